@@ -74,7 +74,7 @@ class OtherReport:
 class CallFacts:
     """A call as Vapi describes it, in a webhook or in its API.
 
-    A value that is missing or not plausible is None. `oddities` names every anomaly.
+    A value that is missing or not plausible is None. `anomalies` names every anomaly.
     """
 
     #: Vapi's id of the call.
@@ -115,7 +115,7 @@ class CallFacts:
     #: The status that Vapi gave, if it is not a known one.
     unknown_status: str | None = None
     #: Short names of the anomalies that were found.
-    oddities: tuple[str, ...] = ()
+    anomalies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

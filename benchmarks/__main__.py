@@ -66,11 +66,11 @@ def main() -> int:
     elif ledger:
         with durable_servers(redis=False) as servers:
             for name in ledger:
-                results += _told(name, asked, partial(LEDGER[name], servers.bench))
+                results += _run_and_print(name, asked, partial(LEDGER[name], servers.bench))
     if of_the_system:
         with bench_system() as system:
             for name in of_the_system:
-                results += _told(name, asked, partial(SYSTEM[name], system))
+                results += _run_and_print(name, asked, partial(SYSTEM[name], system))
     Console(width=120).print(_table(results))
     figures = [asdict(result) for result in results]
     if asked.json:
@@ -79,7 +79,7 @@ def main() -> int:
     return 0
 
 
-def _told(
+def _run_and_print(
     name: str,
     asked: argparse.Namespace,
     measure: Callable[[int, float], Sequence[Result | Timing]],

@@ -59,10 +59,10 @@ def run_callers(order: Order, processes: int) -> tuple[float, int]:
         )
         for _ in range(processes)
     ]
-    told = []
+    ready = []
     for process in running:
         _say(process, json.dumps(asdict(order)))
-        told.append(_hear(process))
+        ready.append(_hear(process))
     for process in running:
         _say(process, "go")
     answered = sum(int(_hear(process)) for process in running)

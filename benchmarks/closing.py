@@ -11,7 +11,7 @@ from benchmarks.sender import send_all
 from benchmarks.system import System
 from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event
 
-_PATIENCE_SECONDS = 60.0
+_LIMIT_SECONDS = 60.0
 _CLOSED = "BILLING.SUBSCRIPTION.SUSPENDED"
 
 IS_FROZEN = """
@@ -51,12 +51,12 @@ def seconds_until(
 
     Raises: SystemExit if the query does not return true within the time limit.
     """
-    while time.monotonic() < answered_at + _PATIENCE_SECONDS:
+    while time.monotonic() < answered_at + _LIMIT_SECONDS:
         row = owner.execute(question, (customer.organization_id,)).fetchone()
         if row is not None and row[0]:
             return time.monotonic() - answered_at
         time.sleep(0.002)
-    raise SystemExit(f"{customer} did not come to it in {_PATIENCE_SECONDS:g} s")
+    raise SystemExit(f"{customer} did not come to it in {_LIMIT_SECONDS:g} s")
 
 
 def make_customers(system: System, count: int) -> list[Customer]:

@@ -54,7 +54,7 @@ _WRONG = """
 class Killed:
     """Seconds from the decision to the provider report, and to the end of the call."""
 
-    told: float
+    reported: float
     ended: float
     #: Seconds from the time at which the tick was due to the decision.
     late: float
@@ -66,11 +66,11 @@ def kill(system: System, rounds: int, seconds: float) -> list[Timing]:
     with system.whole(port):
         system.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
         measured = [_round(system, port) for _ in range(rounds)]
-    told = [[one.told for one in killed] for killed in measured]
+    reported = [[one.reported for one in killed] for killed in measured]
     ended = [[one.ended for one in killed] for killed in measured]
     late = [[one.late for one in killed] for killed in measured]
     return [
-        timing("kill", "goal: p99 under 2,000", told),
+        timing("kill", "goal: p99 under 2,000", reported),
         timing("kill_at_vapi", "to the sandbox's own instant", ended),
         timing("kill_tick", "the decision, from when it was due", late),
     ]
@@ -116,9 +116,9 @@ def killed_calls(system: System, *, talk_seconds: int) -> list[Killed]:
     killed = []
     for call_id, (*texts, cost_micros) in instants.items():
         ended_at = _check(system, call_id, cost_micros)
-        began_at, decided_at, told_at = (datetime.fromisoformat(one) for one in texts)
+        began_at, decided_at, reported_at = (datetime.fromisoformat(one) for one in texts)
         due_at = began_at + timedelta(seconds=talk_seconds)
-        passed = (told_at - decided_at, ended_at - decided_at, decided_at - due_at)
+        passed = (reported_at - decided_at, ended_at - decided_at, decided_at - due_at)
         killed.append(Killed(*(one.total_seconds() for one in passed)))
     return killed
 

@@ -55,9 +55,9 @@ def relay(system: System, rounds: int, seconds: float) -> list[Result]:
             took = time.monotonic() - began
             # A job that has waited for more than 15 seconds may be notified twice, which is
             # correct. Count the distinct IDs.
-            told = {one[:_ID_BYTES] for one in redis.lrange("dramatiq:callbacks", 0, -1)}
-            if len(told) != _JOBS:
-                raise SystemExit(f"wrong: {len(told)} jobs rung of {_JOBS}")
+            notified = {one[:_ID_BYTES] for one in redis.lrange("dramatiq:callbacks", 0, -1)}
+            if len(notified) != _JOBS:
+                raise SystemExit(f"wrong: {len(notified)} jobs notified of {_JOBS}")
             return _JOBS / took
 
         def enqueued() -> float:

@@ -22,7 +22,7 @@ from db.engine import Database
 from db.jobs.staging import Staged
 from db.redis.client import connect
 from local import ROOT
-from local.ports import answers
+from local.ports import is_answering
 from local.sandbox import sandbox_env, start_sandbox
 from local.supervisor import ChildProcess, Supervisor
 
@@ -77,7 +77,7 @@ class System:
                 name,
                 [sys.executable, "-m", *module],
                 {**self.env, **more},
-                ready=(lambda: answers(ready_url)) if ready_url else None,
+                ready=(lambda: is_answering(ready_url)) if ready_url else None,
                 ready_seconds=_READY_SECONDS,
                 stop_seconds=60,
             )

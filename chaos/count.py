@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 
+from chaos.entitlements import entitlements
 from chaos.facts import Facts, Problem
 from chaos.journal import Name
 from chaos.outgoing_count import outgoing
 from chaos.overlong_count import overlong
 from chaos.phone_count import phones
 from chaos.predial_count import predial
-from chaos.standing import standings
 from domain.wallet.audit.verification import verify_ledger
 
 #: Vapi messages about a call's life. Their event ID starts with the call's ID, a colon and this
@@ -27,7 +27,7 @@ def count_problems(facts: Facts) -> list[Problem]:
     """Compare everything and return the problems."""
     # These checks add up what each wallet should contain. The wallets are compared after them.
     reckoned = (_debits, _payments, _holds, phones, outgoing)
-    checks = (*reckoned, overlong, predial, _webhooks, _jobs, _wallets, _ledgers, standings)
+    checks = (*reckoned, overlong, predial, _webhooks, _jobs, _wallets, _ledgers, entitlements)
     return [problem for check in checks for problem in check(facts)]
 
 
@@ -78,12 +78,12 @@ def _payments(facts: Facts) -> Iterator[Problem]:
         )
     }
     for capture in facts.captures:
-        told = [_micros(capture["amount"]["value"]), _micros(capture["refunded"])]
-        kept = told[0] - told[1]
+        at_paypal = [_micros(capture["amount"]["value"]), _micros(capture["refunded"])]
+        kept = at_paypal[0] - at_paypal[1]
         facts.add(capture["custom_id"], kept)
         found, seen = moved.pop(capture["id"], 0), known.get(capture["id"])
-        if seen != told:
-            words = f"payment {capture['id']}: paid and refunded {told}, known {seen}"
+        if seen != at_paypal:
+            words = f"payment {capture['id']}: paid and refunded {at_paypal}, known {seen}"
             yield Problem("lost", words, (capture["id"],))
         elif found != kept:
             words = f"payment {capture['id']}: {kept} kept, {found} moved"

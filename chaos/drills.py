@@ -71,14 +71,14 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
         with breaks(system, chance) as words:
             closings = [one for one in (_close(system, each) for each in customers) if one]
             late, seconds = _wait_until_frozen(system, closings, words, within_seconds)
-        told = f"{', '.join(f'{one:.1f}' for one in seconds) or 'none'} s"
+        shown = f"{', '.join(f'{one:.1f}' for one in seconds) or 'none'} s"
         if late and load_of_each_core() > OVERLOADED:
-            told += f"; {len(late)} are late, and not counted: the machine is overloaded"
+            shown += f"; {len(late)} are late, and not counted: the machine is overloaded"
             late = []
         # Restore every customer, also one whose event no ingress accepted: PayPal's sandbox has
         # already suspended that subscription.
         return Done(
-            f"{words}; {len(closings)} closing events, frozen after {told}",
+            f"{words}; {len(closings)} closing events, frozen after {shown}",
             _APART_SECONDS,
             partial(_open_again, system, customers),
             struck=bool(closings),

@@ -68,9 +68,9 @@ def write_evidence(system: System, report: Report, path: Path) -> None:
         }
         for problem in chosen
     ]
-    told = report.to_dict() | {"log": report.lines, "explained": found}
+    content = report.to_dict() | {"log": report.lines, "explained": found}
     path.touch(0o600)
-    path.write_text(json.dumps(told, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _names(line: str, ids: Iterable[str]) -> bool:

@@ -208,8 +208,8 @@ def _mode(route: str, mode: str, words: str, seconds: tuple[float, float]) -> Ac
                 system.proxy.ask(route=route, do="cut")
             system.proxy.ask(route=route, do="open")
 
-        told = f"{words} ({delay * 1000:.0f} ms)" if mode == "delay" else words
-        return Done(f"{told} for {lasts:.1f} s", lasts, undo)
+        text = f"{words} ({delay * 1000:.0f} ms)" if mode == "delay" else words
+        return Done(f"{text} for {lasts:.1f} s", lasts, undo)
 
     return act
 

@@ -26,9 +26,9 @@ class Journal:
         """Record that a request is about to be sent."""
         self._write("asked", what, organization_id, key, micros)
 
-    def told(self, what: str, organization_id: str, key: str, outcome: str) -> None:
+    def answered(self, what: str, organization_id: str, key: str, outcome: str) -> None:
         """Record the final answer."""
-        self._write("told", what, organization_id, key, outcome)
+        self._write("answered", what, organization_id, key, outcome)
 
     def unsure(self, what: str, organization_id: str, key: str, why: str) -> None:
         """Record that no answer arrived, or an error instead of one."""
@@ -48,7 +48,7 @@ class Wish:
     unsure: int = 0
     #: Monotonic times, in seconds, of the first request and of the last answer.
     asked_at: float = 0.0
-    told_at: float = 0.0
+    answered_at: float = 0.0
 
 
 @dataclass
@@ -77,8 +77,8 @@ def read_journal(path: Path) -> Story:
             name = (organization_id, key)
             if word == "asked":
                 wishes.setdefault(name, Wish(more, asked_at=at))
-            elif word == "told":
-                wishes[name].outcome, wishes[name].told_at = more, at
+            elif word == "answered":
+                wishes[name].outcome, wishes[name].answered_at = more, at
             else:
                 wishes[name].unsure += 1
     return story

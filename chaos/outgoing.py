@@ -191,7 +191,7 @@ def _dial(scene: Scene, call: Outgoing) -> None:
     }
     scene.journal.asked("dial", organization_id, call_id)
     call.vapi_id = scene.post.control("POST", "/vapi/calls", asked)["id"]
-    scene.journal.told("dial", organization_id, call_id, call.vapi_id)
+    scene.journal.answered("dial", organization_id, call_id, call.vapi_id)
     scene.asked += 1
 
 
@@ -291,7 +291,7 @@ def _contradict(scene: Scene, call: Outgoing, what: str, fields: dict[str, Any])
     organization_id, call_id, _ = call.wish
     scene.journal.asked(what, organization_id, call_id)
     if send_report(scene, call.vapi_id, fields):
-        scene.journal.told(what, organization_id, call_id, "OK")
+        scene.journal.answered(what, organization_id, call_id, "OK")
 
 
 def _wait_until_known(scene: Scene, call: Outgoing, condition: str) -> bool:

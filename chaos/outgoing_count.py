@@ -101,9 +101,9 @@ def _unmarked(facts: Facts, known: _Known, name: Name, vapi_id: str | None) -> I
     The mark is an alert or an anomaly on the call.
     """
     names = known.names(name, vapi_id)
-    told = bool(names & known.differs)
+    is_alerted = bool(names & known.differs)
     marked = any("talk_denied" in known.calls[one][2] for one in names if one in known.calls)
-    for what, is_marked in (("longer", told), ("denied", told or marked)):
+    for what, is_marked in (("longer", is_alerted), ("denied", is_alerted or marked)):
         wish = facts.story.of(what).get(name)
         if wish is not None and wish.outcome == "OK" and not is_marked:
             yield _lost(name, vapi_id, f"a report was {what}, and nobody is told")

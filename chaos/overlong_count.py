@@ -29,6 +29,6 @@ def overlong(facts: Facts) -> Iterator[Problem]:
         is_late = call["seconds"] > due + _ROUNDS_SECONDS + _FAULTS_SECONDS
         if is_late and facts.load_of_each_core <= OVERLOADED:
             yield Problem("lost", f"{named}, and had to end after {due:g} s", (provider_call_id,))
-        told = (organization_id, calls.get(provider_call_id)) in alerts
-        if call["seconds"] > due + _DIFFERENCE_SECONDS and not told:
+        is_alerted = (organization_id, calls.get(provider_call_id)) in alerts
+        if call["seconds"] > due + _DIFFERENCE_SECONDS and not is_alerted:
             yield Problem("lost", f"{named}, and no alert was raised", (provider_call_id,))

@@ -24,7 +24,7 @@ _AGAIN_SECONDS = (0.2, 1.5)
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield each thread's name and the function that it runs until it is stopped."""
-    yield "payments", scene.post.telling(partial(_pay, scene))
+    yield "payments", scene.post.producing(partial(_pay, scene))
     for number in range(_SENDERS):
         yield f"sender-{number}", partial(_send, scene, f"sender-{number}")
 
@@ -43,7 +43,7 @@ def _pay(scene: Scene) -> None:
             cents = max(1, int(left * share))
             body = {"value": _dollars(cents), "deliver": False}
             made = post.control("POST", f"/paypal/captures/{capture_id}/refund", body)
-            post.tell("PAYMENT.CAPTURE.REFUNDED", client.organization_id, made["id"], chance)
+            post.queue_event("PAYMENT.CAPTURE.REFUNDED", client.organization_id, made["id"], chance)
             if left > cents:
                 paid.append((client, capture_id, left - cents))
         else:
@@ -53,7 +53,9 @@ def _pay(scene: Scene) -> None:
                 "deliver": False,
             }
             made = post.control("POST", "/paypal/captures", body)
-            post.tell("PAYMENT.CAPTURE.COMPLETED", client.organization_id, made["id"], chance)
+            post.queue_event(
+                "PAYMENT.CAPTURE.COMPLETED", client.organization_id, made["id"], chance
+            )
             paid.append((client, made["id"], cents))
         scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
 
@@ -61,7 +63,7 @@ def _pay(scene: Scene) -> None:
 def _send(scene: Scene, name: str) -> None:
     chance = scene.chance(name)
     post = scene.post
-    while not (scene.stopping.is_set() and post.is_over) and not scene.patience_is_over:
+    while not (scene.stopping.is_set() and post.is_over) and not scene.has_given_up:
         letter = post.take()
         if letter is None:
             time.sleep(0.02)
@@ -87,7 +89,7 @@ def _note(scene: Scene, letter: Letter, codes: list[int | None]) -> Letter | Non
     taken_in = any(code is not None and 200 <= code < 300 for code in codes)
     if taken_in and not letter.taken_in:
         letter.taken_in = True
-        scene.journal.told("webhook", *name, "OK")
+        scene.journal.answered("webhook", *name, "OK")
         if letter.repeated:
             return letter
     elif not letter.taken_in:

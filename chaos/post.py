@@ -46,29 +46,29 @@ class Post:
     letters: list[Letter] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     on_the_way: int = 0
-    told: int = 0
+    queued: int = 0
     doubled: int = 0
     late: int = 0
     #: Threads that may still produce events.
-    tellers: int = 0
+    producers: int = 0
 
-    def telling(self, work: Callable[[], None]) -> Callable[[], None]:
+    def producing(self, work: Callable[[], None]) -> Callable[[], None]:
         """Wrap a thread's work that produces events, so that senders wait for its end.
 
         A stopping thread still produces the events of what it has begun. If the senders ended
         before that, its last event was never sent and was counted as lost.
         """
         with self.lock:
-            self.tellers += 1
+            self.producers += 1
 
-        def tell_until_over() -> None:
+        def work_until_over() -> None:
             try:
                 work()
             finally:
                 with self.lock:
-                    self.tellers -= 1
+                    self.producers -= 1
 
-        return tell_until_over
+        return work_until_over
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """Send a request to the sandbox's control API, which no fault touches."""
@@ -76,7 +76,9 @@ class Post:
         answer.raise_for_status()
         return answer.json()
 
-    def tell(self, event_type: str, organization_id: str, resource_id: str, chance: Random) -> None:
+    def queue_event(
+        self, event_type: str, organization_id: str, resource_id: str, chance: Random
+    ) -> None:
         """Have the sandbox make and sign the event, and queue it for delivery."""
         (made,) = self.control(
             "POST",
@@ -89,7 +91,7 @@ class Post:
         event_id = made["event_id"]
         self.journal.asked("webhook", organization_id, event_id)
         with self.lock:
-            self.told += 1
+            self.queued += 1
             self.late += late > 0
             self.letters.append(
                 Letter(organization_id, event_id, copies, repeated, time.monotonic() + late)
@@ -118,4 +120,4 @@ class Post:
     def is_over(self) -> bool:
         """Whether all events have been delivered and no more can follow."""
         with self.lock:
-            return not self.letters and not self.on_the_way and not self.tellers
+            return not self.letters and not self.on_the_way and not self.producers

@@ -114,7 +114,7 @@ def _ask(scene: Scene, contact: _Contact) -> bool:
         sent: list[dict[str, Any]] = scene.post.control("POST", "/vapi/messages", body)
         if not is_eligible and any(one["eligible"] for one in sent):
             is_eligible = True
-            scene.journal.told("predial", *name, "eligible")
+            scene.journal.answered("predial", *name, "eligible")
     return is_eligible
 
 
@@ -141,7 +141,7 @@ def _dial(scene: Scene, contact: _Contact) -> str:
     organization_id = contact.client.organization_id
     scene.journal.asked("campaign_dial", organization_id, contact.id)
     call_id: str = scene.post.control("POST", "/vapi/calls", asked)["id"]
-    scene.journal.told("campaign_dial", organization_id, contact.id, call_id)
+    scene.journal.answered("campaign_dial", organization_id, contact.id, call_id)
     # Its duration is charged like that of any other call.
     scene.journal.asked("phone", organization_id, call_id)
     scene.asked += 1

@@ -75,7 +75,7 @@ def _permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:
             charged, until = 0, _earliest_expiry(facts, wish.asked_at)
             if call is not None and call["ended"] is not None:
                 until = min(until, call["ended"])
-        yield name[0], _Permitted(name[1], wish.told_at, until, charged)
+        yield name[0], _Permitted(name[1], wish.answered_at, until, charged)
 
 
 def _earliest_expiry(facts: Facts, asked_at: float) -> float:

@@ -50,7 +50,7 @@ def send_report(scene: Scene, vapi_id: str, fields: dict[str, Any]) -> bool:
     Return False if the stopping traffic gives up.
     """
     body = {"type": "end-of-call-report", "call_id": vapi_id, "fields": fields}
-    while not scene.patience_is_over:
+    while not scene.has_given_up:
         (sent,) = scene.post.control("POST", "/vapi/messages", body)
         if sent["status_code"] is not None and 200 <= sent["status_code"] < 300:
             return True

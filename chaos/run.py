@@ -49,7 +49,7 @@ class Asked:
 def run(asked: Asked) -> Report:
     """Make one run and return its report."""
     report = Report(asked.seed, asked.seconds, asked.sabotage)
-    report.say(f"starting the house (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})")
+    report.say(f"starting the system (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})")
     with System(plan_of(asked.sabotage), keep=asked.keep) as system:
         system.start_processes()
         customers = make_customers(system, _CUSTOMERS, drilled=_DRILLED)
@@ -134,20 +134,20 @@ def _break_things(system: System, traffic: Child, report: Report, asked: Asked) 
         (planned.at, partial(begin, planned)) for planned in plan(asked.seed, asked.seconds)
     ]
     for number in range(1, int(asked.seconds / _PROGRESS_SECONDS) + 1):
-        tell = partial(_tell_progress, system, traffic, report)
-        agenda.append((number * _PROGRESS_SECONDS, tell))
+        report_progress = partial(_report_progress, system, traffic, report)
+        agenda.append((number * _PROGRESS_SECONDS, report_progress))
     for seconds, do in sorted(agenda, key=lambda one: one[0]):
         time.sleep(max(0.0, began + seconds - time.monotonic()))
         do()
     endings.close()
 
 
-def _tell_progress(system: System, traffic: Child, report: Report) -> None:
+def _report_progress(system: System, traffic: Child, report: Report) -> None:
     report.note_load()
-    told = traffic.ask(do="progress")
+    progress = traffic.ask(do="progress")
     report.say(
-        f"-- {told['operations']} operations, {told['events']} events"
-        f" ({told['doubled']} sent twice), {jobs_waiting(system)} jobs waiting,"
+        f"-- {progress['operations']} operations, {progress['events']} events"
+        f" ({progress['doubled']} sent twice), {jobs_waiting(system)} jobs waiting,"
         f" {_restarts(system)} restarts"
     )
 
@@ -156,10 +156,10 @@ def _calm_down(system: System, traffic: Child, report: Report, asked: Asked) -> 
     """Let the traffic finish, repeat doubtful requests, wait until nothing is due."""
     report.say("faults are over; traffic ends what it has begun")
     wait_until(system.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2)
-    told = traffic.ask(do="stop")
-    report.problems += traffic_problems(told)
+    progress = traffic.ask(do="stop")
+    report.problems += traffic_problems(progress)
     seconds = wait_for_rest(system, asked.rest_seconds)
-    told |= traffic.ask(do="settle")
+    progress |= traffic.ask(do="settle")
     seconds += wait_for_rest(system, asked.rest_seconds)
     if not wait_until(system.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
         # The twin of a missing process has done its work, so no other check would find it.
@@ -170,26 +170,26 @@ def _calm_down(system: System, traffic: Child, report: Report, asked: Asked) -> 
     report.note_load()
     report.figures |= {
         "load of each core, highest": round(report.load_of_each_core, 1),
-        "operations asked for": told["operations"],
-        "asked again in the calm": told["settled"],
-        "webhooks": told["events"],
-        "webhooks sent late": told["late"],
-        "webhooks sent twice": told["doubled"],
+        "operations asked for": progress["operations"],
+        "asked again in the calm": progress["settled"],
+        "webhooks": progress["events"],
+        "webhooks sent late": progress["late"],
+        "webhooks sent twice": progress["doubled"],
         "seconds to rest": round(seconds, 1),
     }
 
 
-def traffic_problems(told: Words) -> list[Problem]:
+def traffic_problems(progress: Words) -> list[Problem]:
     """List the traffic threads that died or do not end.
 
     Such a thread leaves out requests that the run should be judged by.
     """
     died = [
         Problem("lost", f"thread {name} died: {trace.strip().splitlines()[-1]}", (name,))
-        for name, trace in told["died"]
+        for name, trace in progress["died"]
     ]
     return died + [
-        Problem("lost", f"thread {name} does not end", (name,)) for name in told["running"]
+        Problem("lost", f"thread {name} does not end", (name,)) for name in progress["running"]
     ]
 
 

@@ -27,7 +27,7 @@ from db.redis.client import Notifier
 #: Connections of the traffic's own pool: one per thread.
 _POOL = 40
 #: Seconds after which a stopping thread gives up requests that are still unanswered.
-PATIENCE_SECONDS = 90.0
+GIVE_UP_SECONDS = 90.0
 #: Errors of a transaction that the database did not answer. It is run again.
 UNANSWERED = (NotYet, OutcomeUnknown, DBAPIError, psycopg.Error)
 
@@ -91,9 +91,9 @@ class Scene:
         self.stopping.set()
 
     @property
-    def patience_is_over(self) -> bool:
+    def has_given_up(self) -> bool:
         """Whether unanswered requests are given up, and so counted as lost."""
-        return self.stopping.is_set() and (time.monotonic() - self._stopped_at > PATIENCE_SECONDS)
+        return self.stopping.is_set() and (time.monotonic() - self._stopped_at > GIVE_UP_SECONDS)
 
     def ask(
         self,
@@ -112,7 +112,7 @@ class Scene:
             self.journal.asked(what, organization_id, key, micros)
         self.asked += len(wishes)
         silence = False
-        while not self.patience_is_over:
+        while not self.has_given_up:
             try:
                 outcomes = act(wishes)
             except UNANSWERED as error:
@@ -121,7 +121,7 @@ class Scene:
                 time.sleep(random.uniform(0.05, 0.4))  # noqa: S311
                 continue
             for wish, outcome in zip(wishes, outcomes, strict=True):
-                self.journal.told(what, wish[0], wish[1], outcome)
+                self.journal.answered(what, wish[0], wish[1], outcome)
                 if silence and outcome != "OK":
                     asked_then, act_then = in_the_calm or (what, act)
                     self.doubtful.append((asked_then, wish, act_then))

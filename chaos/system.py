@@ -29,7 +29,7 @@ from chaos.servers import KillableServer
 from db.engine import Database, clock
 from local import ROOT
 from local.databases import prepare
-from local.ports import answers, free_ports
+from local.ports import free_ports, is_answering
 from local.sandbox import sandbox_env, start_sandbox
 from local.supervisor import ChildProcess, Supervisor
 from local.worker import worker_arguments
@@ -139,7 +139,7 @@ class System:
         No fault affects them except an end of the server itself.
         """
         if self._database is None:
-            raise RuntimeError("the house is not started")
+            raise RuntimeError("the system is not started")
         return self._database
 
     def start_traffic(self, order: dict[str, Any]) -> Child:
@@ -164,7 +164,7 @@ class System:
         mute = [
             name
             for name, port in zip(INGRESSES, self.ports, strict=True)
-            if name not in down and not answers(f"http://127.0.0.1:{port}/readyz")
+            if name not in down and not is_answering(f"http://127.0.0.1:{port}/readyz")
         ]
         return down + mute
 

@@ -14,7 +14,7 @@ from base.clock import wait_until
 from base.log import configure
 from chaos import changes, holds, outgoing, overlong, payments, phones, predial, spending
 from chaos.child import Words, serve_orders
-from chaos.scene import PATIENCE_SECONDS, Scene
+from chaos.scene import GIVE_UP_SECONDS, Scene
 
 
 def start_threads(scene: Scene) -> list[threading.Thread]:
@@ -53,14 +53,14 @@ def main() -> None:
                 scenes[0].stop()
                 wait_until(
                     lambda: not any(thread.is_alive() for thread in threads),
-                    limit_seconds=PATIENCE_SECONDS + 60,
+                    limit_seconds=GIVE_UP_SECONDS + 60,
                     every_seconds=0.1,
                 )
             case "settle":
                 return {"settled": scenes[0].settle()}
         return {
             "operations": scenes[0].asked,
-            "events": scenes[0].post.told,
+            "events": scenes[0].post.queued,
             "doubled": scenes[0].post.doubled,
             "late": scenes[0].post.late,
             "running": [thread.name for thread in threads if thread.is_alive()],

@@ -164,7 +164,7 @@ def clock(session: Session) -> datetime:
     return now
 
 
-def forget(session: Session, model: type[Any], key: object) -> None:
+def expire_row(session: Session, model: type[Any], key: object) -> None:
     """Expire a row that plain SQL has changed, so that the session reads it again.
 
     `key` is the row's primary key. A row that the session has not read is left alone.

@@ -72,9 +72,9 @@ class Heartbeat:
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 
-    def beat(self, session: Session) -> bool:
+    def write_heartbeat(self, session: Session) -> bool:
         """Write the row in the caller's transaction; return whether a check is due."""
-        return processes.beat(
+        return processes.write_heartbeat(
             session,
             self.process_id,
             kind=self._kind,
@@ -97,11 +97,11 @@ class Heartbeat:
             self._stopped.wait(wait)
 
         try:
-            self._database.run(lambda session: processes.forget(session, self.process_id))
+            self._database.run(lambda session: processes.delete_process(session, self.process_id))
         except (NotYet, OutcomeUnknown, SQLAlchemyError) as error:
             log.warning("process_row_left", error=str(error))
 
     def _beat_and_check(self) -> None:
         check = self._check
-        if self._database.run(self.beat) and check is not None:
+        if self._database.run(self.write_heartbeat) and check is not None:
             self._database.run(lambda session: check(session, self.process_id))

@@ -92,7 +92,7 @@ class Overdue:
     seconds: float
 
 
-def beat(
+def write_heartbeat(
     session: Session,
     process_id: str,
     *,
@@ -117,7 +117,7 @@ def beat(
     )
 
 
-def forget(session: Session, process_id: str) -> None:
+def delete_process(session: Session, process_id: str) -> None:
     """Delete the row of a process that stops normally."""
     session.execute(text("DELETE FROM processes WHERE id = :id"), {"id": process_id})
 

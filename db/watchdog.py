@@ -23,7 +23,7 @@ from base.log import get_logger
 log = get_logger(__name__)
 
 #: Seconds between two checks.
-_LOOK_SECONDS = 0.25
+_POLL_SECONDS = 0.25
 
 
 class Watchdog:
@@ -69,7 +69,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
             with self._lock:
                 oldest = time.monotonic() - self._longest_seconds
                 silent = [use for use, (since, _) in self._in_use.items() if since < oldest]

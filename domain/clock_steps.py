@@ -13,7 +13,7 @@ from domain.alerts.alerts import AlertKind, Severity, raise_alert
 log = get_logger(__name__)
 
 #: The alert of a step is cleared after this time, unless an operator clears it earlier.
-STANDS_HOURS = 24
+ALERT_HOURS = 24
 _BACK = (
     "The database's clock stepped back. Waits, the meters of live calls and the ends of newer holds"
     " were moved with it. Older holds expire later by as much, and so does an operator's override"
@@ -64,5 +64,5 @@ def clear_old(session: Session) -> None:
             " AND cleared_at IS NULL"
             " AND raised_at <= clock_timestamp() - make_interval(hours => :hours)"
         ),
-        {"kind": str(AlertKind.CLOCK_STEPPED), "hours": STANDS_HOURS},
+        {"kind": str(AlertKind.CLOCK_STEPPED), "hours": ALERT_HOURS},
     )

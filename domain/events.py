@@ -31,11 +31,11 @@ def take_in(session: Session, event: LockedEvent, report: Report, now: datetime)
         event.outcome = "handled" if ours else "ignored"
     else:
         if isinstance(report, PaymentReport):
-            payments.report(session, report)
+            payments.stage_reported_refresh(session, report)
         elif isinstance(report, DisputeReport):
-            disputes.report(session, report, now)
+            disputes.apply_event(session, report, now)
         else:
-            subscriptions.report(session, report, event.received_at, now)
+            subscriptions.apply_event(session, report, event.received_at, now)
         event.outcome = "handled"
     event.handled_at = now
     return event.outcome

@@ -25,7 +25,7 @@ from domain.top_ups.settings import Method
 from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
 from domain.wallet import thresholds
-from domain.wallet.ledger import WalletOutcome, call_ledger, refusable
+from domain.wallet.ledger import WalletOutcome, call_ledger, clamp_amount
 
 
 class CampaignNotFound(Refused):
@@ -133,7 +133,7 @@ def set_debt_limit_manually(
         session,
         "wallet_set_debt_limit(:org, :limit, :operator, :why, :now)",
         org=organization_id,
-        limit=refusable(limit_micros),
+        limit=clamp_amount(limit_micros),
         operator=operator.name,
         why=operator.reason,
         now=now,
@@ -210,9 +210,9 @@ def enforce_manually(
     `subaccount_jobs` of the result names the jobs that read and repair; see
     domain/subaccount_checks.py. Raises: OrganizationNotFound.
     """
-    posture = enforce_entitlement(session, organization_id, now, heal=True, check_twilio=True)
+    done = enforce_entitlement(session, organization_id, now, heal=True, check_twilio=True)
     record_action(session, "organization.enforce", organization_id, operator=operator, now=now)
-    return posture
+    return done
 
 
 def start_campaign_manually(

@@ -29,11 +29,11 @@ _TAKEN_WAIT_SECONDS = 1.0
 CHANGEABLE = (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED)
 #: An alert about drift stays active at least this long. After that, the first read that finds the
 #: desired state clears it.
-DRIFT_TOLD_FOR = timedelta(hours=1)
+DRIFT_ALERT_KEPT = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Hand:
+class SubaccountLease:
     """The lease on one subaccount, with the state and generation that are desired."""
 
     brand_id: str
@@ -46,7 +46,9 @@ class Hand:
     settled: bool = False
 
 
-def take(session: Session, brand_id: str, *, lease_seconds: float, unsure_seconds: float) -> Hand:
+def take_lease(
+    session: Session, brand_id: str, *, lease_seconds: float, unsure_seconds: float
+) -> SubaccountLease:
     """Take the lease on a brand's subaccount.
 
     A lease that ran out without being given back means that its holder died or was cut off. A
@@ -73,8 +75,8 @@ def take(session: Session, brand_id: str, *, lease_seconds: float, unsure_second
         {"token": token, "lease": lease_seconds, "unsure": unsure_seconds, "id": brand_id},
     ).one_or_none()
     if taken is None:
-        raise NotYet("another hand is at this subaccount", _TAKEN_WAIT_SECONDS)
-    return Hand(
+        raise NotYet("another worker holds the lease of this subaccount", _TAKEN_WAIT_SECONDS)
+    return SubaccountLease(
         brand_id,
         brand.twilio_subaccount_sid,
         token,
@@ -84,28 +86,30 @@ def take(session: Session, brand_id: str, *, lease_seconds: float, unsure_second
     )
 
 
-def note_found(session: Session, hand: Hand, found: TwilioStatus, now: datetime) -> None:
+def note_found(
+    session: Session, lease: SubaccountLease, found: TwilioStatus, now: datetime
+) -> None:
     """Store the state found before it is changed, so that a crash loses no drift."""
-    brand = lock_brand(session, hand.brand_id)
-    if brand is None or brand.twilio_lease_token != hand.token:
+    brand = lock_brand(session, lease.brand_id)
+    if brand is None or brand.twilio_lease_token != lease.token:
         return
     brand.twilio_found, brand.twilio_found_at = found, now
-    if hand.settled:
+    if lease.settled:
         brand.twilio_drift = found
 
 
-def record(
+def record_state(
     session: Session,
-    hand: Hand,
+    lease: SubaccountLease,
     facts: SubaccountFacts,
     now: datetime,
     *,
     sent_unsure_seconds: float | None = None,
-) -> Hand | None:
-    """Store the state that Twilio reported; return a `Hand` if another is desired.
+) -> SubaccountLease | None:
+    """Store the state that Twilio reported; return a lease if another is desired.
 
     - None: the state is the desired one or cannot be changed, or another worker holds the lease.
-    - A `Hand`: the caller must repeat the round with it.
+    - A `SubaccountLease`: the caller must repeat the round with it.
 
     The state is stored only under our token, because another holder's read is newer. If we sent a
     request and lost the lease meanwhile, that request may have undone the other holder's change.
@@ -114,8 +118,8 @@ def record(
     Repaired drift raises an alert. A subaccount in its desired state clears the alert that it was
     unusable.
     """
-    brand = lock_brand(session, hand.brand_id)
-    if brand is None or brand.twilio_lease_token != hand.token:
+    brand = lock_brand(session, lease.brand_id)
+    if brand is None or brand.twilio_lease_token != lease.token:
         if brand is not None and sent_unsure_seconds is not None:
             _doubt(session, brand, sent_unsure_seconds)
         return None
@@ -125,38 +129,40 @@ def record(
         brand.twilio_found, brand.twilio_found_at = facts.status, now
     if facts.status not in CHANGEABLE:
         return None
-    if brand.twilio_generation != hand.generation or facts.status != brand.twilio_desired:
-        return Hand(
-            hand.brand_id,
-            hand.sid,
-            hand.token,
+    if brand.twilio_generation != lease.generation or facts.status != brand.twilio_desired:
+        return SubaccountLease(
+            lease.brand_id,
+            lease.sid,
+            lease.token,
             TwilioStatus(brand.twilio_desired),
             brand.twilio_generation,
         )
     brand.twilio_converged = brand.twilio_generation
     brand.twilio_problem = None
-    _tell_in_line(session, brand, now)
+    _update_drift_alert(session, brand, now)
     return None
 
 
-def refuse(session: Session, hand: Hand, refused: Refused, now: datetime) -> None:
+def record_refusal(
+    session: Session, lease: SubaccountLease, refused: Refused, now: datetime
+) -> None:
     """Give the lease back, and alert that a person must act on the subaccount.
 
     Replay: an active alert is left unchanged. The first read that finds the desired state clears
     it.
     """
-    brand = lock_brand(session, hand.brand_id)
-    if brand is None or brand.twilio_lease_token != hand.token:
+    brand = lock_brand(session, lease.brand_id)
+    if brand is None or brand.twilio_lease_token != lease.token:
         return
     # If Twilio itself suspended the subaccount, it is reported as unusable, not as drift.
     brand.twilio_drift = None
     session.flush()
-    give_back(session, hand, problem=refused.code)
+    release_lease(session, lease, problem=refused.code)
     raise_alert(
         session,
         AlertKind.SUBACCOUNT_UNUSABLE,
         brand.organization_id,
-        hand.sid,
+        lease.sid,
         severity=Severity.CRITICAL,
         details={
             "brand": brand.id,
@@ -201,14 +207,14 @@ def note_check(session: Session, brand_id: str, facts: SubaccountFacts, now: dat
     elif brand.twilio_lease_token is None:
         brand.twilio_actual = brand.twilio_found = facts.status
         brand.twilio_actual_at = brand.twilio_found_at = now
-        _tell_in_line(session, brand, now)
+        _update_drift_alert(session, brand, now)
 
 
-def _tell_in_line(session: Session, brand: Brand, now: datetime) -> None:
+def _update_drift_alert(session: Session, brand: Brand, now: datetime) -> None:
     organization_id, sid = brand.organization_id, str(brand.twilio_subaccount_sid)
     clear_alerts(session, AlertKind.SUBACCOUNT_UNUSABLE, organization_id, sid, now=now)
     if brand.twilio_drift is None:
-        told_at = session.scalar(
+        raised_at = session.scalar(
             select(Alert.raised_at).where(
                 Alert.kind == AlertKind.SUBACCOUNT_DRIFTED,
                 Alert.organization_id == organization_id,
@@ -216,7 +222,7 @@ def _tell_in_line(session: Session, brand: Brand, now: datetime) -> None:
                 Alert.cleared_at.is_(None),
             )
         )
-        if told_at is not None and told_at <= now - DRIFT_TOLD_FOR:
+        if raised_at is not None and raised_at <= now - DRIFT_ALERT_KEPT:
             clear_alerts(session, AlertKind.SUBACCOUNT_DRIFTED, organization_id, sid, now=now)
         return
     was_open = brand.twilio_drift == TwilioStatus.ACTIVE
@@ -238,9 +244,9 @@ def _tell_in_line(session: Session, brand: Brand, now: datetime) -> None:
     brand.twilio_drift = None
 
 
-def give_back(
+def release_lease(
     session: Session,
-    hand: Hand,
+    lease: SubaccountLease,
     *,
     read_seconds_ago: float = 0,
     unsure_seconds: float | None = None,
@@ -265,15 +271,15 @@ def give_back(
             " > statement_timestamp() - make_interval(secs => :read_ago) AS unsure"
         ),
         {
-            "id": hand.brand_id,
-            "token": hand.token,
+            "id": lease.brand_id,
+            "token": lease.token,
             "unsure": unsure_seconds,
             "problem": problem,
             "read_ago": read_seconds_ago,
         },
     ).one_or_none()
     if row is None and unsure_seconds is not None:
-        brand = lock_brand(session, hand.brand_id)
+        brand = lock_brand(session, lease.brand_id)
         if brand is not None:
             _doubt(session, brand, unsure_seconds)
     return bool(row and row.unsure)

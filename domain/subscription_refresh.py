@@ -17,7 +17,7 @@ _TAKEN_WAIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Look:
+class Refresh:
     """A refresh in progress: the token of its lease, and how many reports had arrived.
 
     `leased` is False if the subscription had no row when the refresh began.
@@ -32,14 +32,14 @@ class Look:
 
 def begin_refresh(
     session: Session, provider: Provider, external_id: str, *, lease_seconds: float
-) -> Look:
+) -> Refresh:
     """Take the lease on refreshing one subscription.
 
     A subscription that is not known yet has no row and therefore no lease. Of several refreshes,
     the first to record inserts the row, and all of them read again. Raises: NotYet while another
     worker's lease runs.
     """
-    look = Look(provider, external_id, new_id("lse"), 0, leased=False)
+    refresh = Refresh(provider, external_id, new_id("lse"), 0, leased=False)
     row = session.execute(
         text(
             "UPDATE subscriptions SET look_token = :token, look_lease_until = clock_timestamp()"
@@ -49,26 +49,31 @@ def begin_refresh(
             " OR look_lease_until > clock_timestamp() + make_interval(secs => :lease))"
             " RETURNING reports"
         ),
-        {"token": look.token, "lease": lease_seconds, "provider": str(provider), "id": external_id},
+        {
+            "token": refresh.token,
+            "lease": lease_seconds,
+            "provider": str(provider),
+            "id": external_id,
+        },
     ).one_or_none()
     if row is not None:
-        return Look(provider, external_id, look.token, row.reports)
+        return Refresh(provider, external_id, refresh.token, row.reports)
     known = session.scalar(
         select(Subscription.id).where(
             Subscription.provider == provider, Subscription.external_id == external_id
         )
     )
     if known is not None:
-        raise NotYet("another look at this subscription is running", _TAKEN_WAIT_SECONDS)
-    return look
+        raise NotYet("another refresh of this subscription is running", _TAKEN_WAIT_SECONDS)
+    return refresh
 
 
-def release_refresh(session: Session, look: Look) -> None:
+def release_refresh(session: Session, refresh: Refresh) -> None:
     """Give the lease back after a refresh that recorded nothing."""
     session.execute(
         text(
             "UPDATE subscriptions SET look_token = NULL, look_lease_until = NULL"
             " WHERE provider = :provider AND external_id = :id AND look_token = :token"
         ),
-        {"provider": str(look.provider), "id": look.external_id, "token": look.token},
+        {"provider": str(refresh.provider), "id": refresh.external_id, "token": refresh.token},
     )

@@ -23,7 +23,7 @@ from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.enforcement import Enforcement, enforce_entitlement
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION, REFRESH_SUBSCRIPTION
-from domain.subscription_refresh import Look, release_refresh
+from domain.subscription_refresh import Refresh, release_refresh
 
 #: Seconds between the reads of a subscription whose response contradicts a newer event. After these
 #: reads the response is accepted.
@@ -40,7 +40,7 @@ class UnknownOrganization(Refused):
         super().__init__("UNKNOWN_ORGANIZATION", external_id, subscription=external_id)
 
 
-def report(
+def apply_event(
     session: Session, event: SubscriptionReport, received_at: datetime, now: datetime
 ) -> Enforcement | None:
     """Apply a verified event: close at once if it closes, and stage the refresh.
@@ -70,9 +70,9 @@ def report(
     if event.closing:
         subscription.closing_reported_at = now
     session.flush()
-    posture = enforce_entitlement(session, organization_id, now)
+    done = enforce_entitlement(session, organization_id, now)
     _stage_refresh(session, organization_id, event)
-    return posture
+    return done
 
 
 def _stage_refresh(
@@ -89,7 +89,7 @@ def _stage_refresh(
 
 def record_refresh(
     session: Session,
-    look: Look,
+    refresh: Refresh,
     facts: SubscriptionFacts,
     now: datetime,
     *,
@@ -110,7 +110,8 @@ def record_refresh(
     """
     organization_id = session.scalar(
         select(Subscription.organization_id).where(
-            Subscription.provider == look.provider, Subscription.external_id == look.external_id
+            Subscription.provider == refresh.provider,
+            Subscription.external_id == refresh.external_id,
         )
     )
     if organization_id is None:
@@ -118,13 +119,13 @@ def record_refresh(
         _insert(session, organization_id, facts, now)
         clear_unsettled(session, facts.external_id, organization_id, now)
         return _FIRST_WAIT_SECONDS
-    if not look.leased:
+    if not refresh.leased:
         return _FIRST_WAIT_SECONDS
     subscription = _lock(session, organization_id, facts.provider, facts.external_id)
-    if subscription.look_token != look.token:
+    if subscription.look_token != refresh.token:
         return None  # Another worker has taken the lease; its read is newer.
     subscription.look_token = subscription.look_lease_until = None
-    if subscription.reports != look.reports and facts.status in _OPEN:
+    if subscription.reports != refresh.reports and facts.status in _OPEN:
         return None
     if _contradicts(subscription, facts):
         wait_seconds = _until_asked_again(subscription, now)
@@ -140,26 +141,27 @@ def record_refresh(
     return None
 
 
-def alert_unsettled(session: Session, look: Look, refused: Refused, now: datetime) -> None:
+def alert_unsettled(session: Session, refresh: Refresh, refused: Refused, now: datetime) -> None:
     """Give the lease back, and alert that a person must settle the subscription.
 
     The alert belongs to the organization that has the subscription, if it is known. Replay: an
     active alert is left unchanged. The provider's next response that can be settled clears it.
     """
-    release_refresh(session, look)
+    release_refresh(session, refresh)
     organization_id = session.scalar(
         select(Subscription.organization_id).where(
-            Subscription.provider == look.provider, Subscription.external_id == look.external_id
+            Subscription.provider == refresh.provider,
+            Subscription.external_id == refresh.external_id,
         )
     )
     raise_alert(
         session,
         AlertKind.SUBSCRIPTION_UNSETTLED,
         organization_id,
-        look.external_id,
+        refresh.external_id,
         severity=Severity.CRITICAL,
         details={
-            "provider": str(look.provider),
+            "provider": str(refresh.provider),
             "code": refused.code,
             "detail": refused.detail,
             "meaning": "Somebody may pay for a subscription that opens no organization: match it,"
@@ -173,8 +175,8 @@ def clear_unsettled(
     session: Session, external_id: str, organization_id: str, now: datetime
 ) -> None:
     """Clear the alert of a subscription whose response can now be settled."""
-    for told in (None, organization_id):
-        clear_alerts(session, AlertKind.SUBSCRIPTION_UNSETTLED, told, external_id, now=now)
+    for owner in (None, organization_id):
+        clear_alerts(session, AlertKind.SUBSCRIPTION_UNSETTLED, owner, external_id, now=now)
 
 
 def _contradicts(subscription: Subscription, facts: SubscriptionFacts) -> bool:

@@ -137,14 +137,14 @@ def build_app(settings: Settings, providers: Providers, limits: IngressLimits = 
 
 
 def _large_body_alert(database: Database) -> Callable[[str, int], None]:
-    def tell(declared: str, bytes_max: int) -> None:
+    def alert_large_body(declared: str, bytes_max: int) -> None:
         database.run(
             lambda session: alert_too_large(
                 session, Provider.VAPI, declared, bytes_max, clock(session)
             )
         )
 
-    return tell
+    return alert_large_body
 
 
 def _entry_points(

@@ -72,13 +72,13 @@ class Ready:
 
     def _ask(self) -> Problem | list[dict[str, Any]]:
         try:
-            return self._database.run(self._write_and_look)
+            return self._database.run(self._write_and_check)
         except (NotYet, OutcomeUnknown, SQLAlchemyError) as error:
             log.warning("not_ready", error=str(error))
             return Problem(503, "Not ready", _reason(error))
 
-    def _write_and_look(self, session: Session) -> list[dict[str, Any]]:
-        self._heartbeat.beat(session)
+    def _write_and_check(self, session: Session) -> list[dict[str, Any]]:
+        self._heartbeat.write_heartbeat(session)
         session.execute(text(_SPILL_SETTINGS))
         session.execute(text(_SPILL)).one()
         return [

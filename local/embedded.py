@@ -28,7 +28,7 @@ from local.binaries import find_postgres, find_valkey, usable_by
 from local.errors import EmbeddedServerError
 from local.keeper import OnExit, OnRestart
 from local.launch import Account, server_account, state_folder, tied_argv
-from local.server import ENVIRONMENT, Server, stop_leftover, telling_line
+from local.server import ENVIRONMENT, Server, error_line, stop_leftover
 
 __all__ = ["EmbeddedServerError", "EmbeddedServers", "ServerUrls"]
 
@@ -245,7 +245,7 @@ class EmbeddedServers:
             env=ENVIRONMENT,
         )
         if done.returncode:
-            raise EmbeddedServerError(f"initdb failed: {telling_line(done.stderr or done.stdout)}")
+            raise EmbeddedServerError(f"initdb failed: {error_line(done.stderr or done.stdout)}")
         unfinished.rename(data)  # last: a run killed inside initdb leaves no partial cluster
 
     def _create_database(self, password: str) -> None:

@@ -100,7 +100,7 @@ class Keeper(threading.Thread):
                 self.restarts = self.exits
                 child = self._spawn()
             if child is not None and self.exits:
-                self._tell_restart(child.pid)
+                self._report_restart(child.pid)
             began = time.monotonic()
             code = self._wait_for(child)
             if self._stopping.is_set():
@@ -131,7 +131,7 @@ class Keeper(threading.Thread):
             except Exception:  # a failing callback must not end this thread
                 _log.exception("on_exit_failed", process=self._process.name)
 
-    def _tell_restart(self, pid: int) -> None:
+    def _report_restart(self, pid: int) -> None:
         if self._on_restart is not None:
             try:
                 self._on_restart(self._process.name, pid)

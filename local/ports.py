@@ -41,16 +41,16 @@ def faults_at(url: str) -> list[dict[str, Any]]:
     """Return the faults that a /readyz address shows; an outage is one fault, too."""
     try:
         answer = httpx.get(url, timeout=5)
-        told: dict[str, Any] = answer.json()
+        answered: dict[str, Any] = answer.json()
     except (httpx.HTTPError, ValueError):
         return [{"kind": "not_ready", "message": f"{url} does not answer"}]
     if answer.status_code != 200:
-        return [{"kind": "not_ready", "message": str(told.get("detail", answer.status_code))}]
-    faults: list[dict[str, Any]] = told.get("faults", [])
+        return [{"kind": "not_ready", "message": str(answered.get("detail", answer.status_code))}]
+    faults: list[dict[str, Any]] = answered.get("faults", [])
     return faults
 
 
-def answers(url: str) -> bool:
+def is_answering(url: str) -> bool:
     """Return whether a GET of the address is answered with 200 within 2 seconds."""
     try:
         return httpx.get(url, timeout=2).status_code == 200

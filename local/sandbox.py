@@ -61,8 +61,8 @@ def sandbox_info(state: Path) -> dict[str, Any]:
         raise SettingsError(
             "the sandbox does not answer; start one: holdfast up --sandbox"
         ) from None
-    told: dict[str, Any] = answer.json()
-    return told
+    answered: dict[str, Any] = answer.json()
+    return answered
 
 
 def sandbox_env(info: dict[str, Any]) -> dict[str, str]:

@@ -64,8 +64,8 @@ class Server:
         Raises: EmbeddedServerError with the log line that explains why it did not start.
         """
         with self._starting:
-            process, told_before = self._spawn(argv)
-        self._wait_until_ready(process, told_before, is_ready)
+            process, logged_before = self._spawn(argv)
+        self._wait_until_ready(process, logged_before, is_ready)
 
     def keep(
         self,
@@ -86,11 +86,11 @@ class Server:
                 code = process.wait() if process is not None else 0
                 if self._stopping.is_set():
                     return
-                _tell(on_exit, self._name, code)
+                _call_back(on_exit, self._name, code)
                 pid = self._start_again(argv, is_ready)
                 if pid is None:
                     return
-                _tell(on_restart, self._name, pid)
+                _call_back(on_restart, self._name, pid)
 
         self._keeper = threading.Thread(target=watch, name=f"keeper of {self._name}", daemon=True)
         self._keeper.start()
@@ -104,12 +104,12 @@ class Server:
                 if self._stopping.is_set():
                     return None
                 try:
-                    process, told_before = self._spawn(argv)
+                    process, logged_before = self._spawn(argv)
                 except OSError as error:
                     log.warning("server_not_restarted", server=self._name, error=str(error))
                     continue
             try:
-                self._wait_until_ready(process, told_before, is_ready)
+                self._wait_until_ready(process, logged_before, is_ready)
             except EmbeddedServerError as error:
                 log.warning("server_not_restarted", server=self._name, error=str(error))
                 if process.poll() is None:
@@ -122,7 +122,7 @@ class Server:
     def _spawn(self, argv: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
         """Start the process; return it and the position in the log where its lines begin."""
         file = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        told_before = os.fstat(file).st_size
+        logged_before = os.fstat(file).st_size
         self._account.own(self._log, 0o600)
         try:
             # A separate session: Ctrl-C must not stop the server before its clients.
@@ -139,12 +139,12 @@ class Server:
         finally:
             os.close(file)
         self._process = process
-        return process, told_before
+        return process, logged_before
 
     def _wait_until_ready(
         self,
         process: subprocess.Popen[bytes],
-        told_before: int,
+        logged_before: int,
         is_ready: Callable[[int], bool],
     ) -> None:
         def is_ready_or_dead() -> bool:
@@ -156,8 +156,8 @@ class Server:
 
         answered = wait_until(is_ready_or_dead, limit_seconds=_START_SECONDS, every_seconds=0.02)
         if not answered or process.returncode is not None:
-            told = telling_line(self._log.read_bytes()[told_before:].decode(errors="replace"))
-            raise EmbeddedServerError(f"{self._name} did not start: {told} (see {self._log})")
+            error = error_line(self._log.read_bytes()[logged_before:].decode(errors="replace"))
+            raise EmbeddedServerError(f"{self._name} did not start: {error} (see {self._log})")
 
     def stop(self) -> None:
         """Stop the server, in an orderly way if possible. Replay: nothing happens."""
@@ -177,10 +177,10 @@ class Server:
             process.wait(_STOP_SECONDS)
 
 
-def _tell(told: Callable[[str, int], None] | None, name: str, number: int) -> None:
-    if told is not None:
+def _call_back(callback: Callable[[str, int], None] | None, name: str, number: int) -> None:
+    if callback is not None:
         try:
-            told(name, number)
+            callback(name, number)
         except Exception:  # a failing callback must not end the keeper thread
             log.exception("server_callback_failed", server=name)
 
@@ -207,7 +207,7 @@ def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> No
         raise EmbeddedServerError(f"process {pid} of an earlier run in {data} does not stop")
 
 
-def telling_line(output: str) -> str:
+def error_line(output: str) -> str:
     """Find the line that shows what went wrong, otherwise the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     bad = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "rror"))]

@@ -25,7 +25,7 @@ from local import ROOT
 from local.databases import DatabaseUrls, prepare, recreate
 from local.embedded import EmbeddedServers, Keep, ServerUrls
 from local.log_lines import LineFormat, aligned, coloured, json_line
-from local.ports import answers, faults_at, port_to_serve
+from local.ports import faults_at, is_answering, port_to_serve
 from local.sandbox import sandbox_env, start_sandbox
 from local.supervisor import ChildProcess, OnExit, OnRestart, Supervisor
 from local.worker import worker_arguments
@@ -69,7 +69,7 @@ class Stack:
         logs: Path | None = None,
         on_exit: OnExit | None = None,
         on_restart: OnRestart | None = None,
-        told: Callable[[str], None] = lambda _: None,
+        on_step: Callable[[str], None] = lambda _: None,
         log_format: LogFormat | None = None,
         waits: ProviderWaits | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class Stack:
         self._sandbox = sandbox
         self._fresh = fresh
         self._servers: EmbeddedServers | None = None
-        self._told = told
+        self._on_step = on_step
         self._waits = waits
 
     @property
@@ -157,12 +157,12 @@ class Stack:
         self._start_servers()
         if self._sandbox:
             self._start_sandbox()
-        self._told("ingress")
+        self._on_step("ingress")
         self.supervisor.start(
             self._process(
                 "ingress",
                 ["cli.main", "ingress"],
-                ready=lambda: answers(f"{self.ingress_url}/readyz"),
+                ready=lambda: is_answering(f"{self.ingress_url}/readyz"),
             )
         )
         for name in WORKERS:
@@ -172,7 +172,7 @@ class Stack:
     def start_worker(self, name: str) -> None:
         """Start one of WORKERS."""
         queues, threads = WORKERS[name]
-        self._told(name)
+        self._on_step(name)
         arguments = [part for queue in queues for part in ("--queue", queue)]
         words = ["cli.main", "worker", *arguments, "--threads", str(threads)]
         if self._waits is not None:
@@ -181,12 +181,12 @@ class Stack:
 
     def start_relay(self) -> None:
         """Start the relay process."""
-        self._told("relay")
+        self._on_step("relay")
         self.supervisor.start(self._process("relay", ["cli.main", "relay"]))
 
     def _start_servers(self) -> None:
         settings = self._settings
-        self._told("PostgreSQL and Redis")
+        self._on_step("PostgreSQL and Redis")
         need_postgres = not settings.database_url and not settings.database_owner_url
         need_redis = not settings.redis_url
         owner_url = settings.database_owner_url
@@ -206,7 +206,7 @@ class Stack:
         self.env.pop("DATABASE_OWNER_URL", None)
 
     def _start_sandbox(self) -> None:
-        self._told("sandbox")
+        self._on_step("sandbox")
         self.info = start_sandbox(
             self.supervisor,
             self.state,

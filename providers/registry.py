@@ -8,7 +8,7 @@ from base.channels import ProviderChannel
 from base.enums import Provider, RequestClass
 from base.outcomes import Refused
 from base.settings import Settings
-from providers.http.limits import Gate, Line
+from providers.http.limits import ChannelLimits, Gate
 from providers.paypal.api import PayPalApi
 from providers.twilio.api import TwilioApi
 from providers.vapi.api import CALL_BYTES_MAX, VapiApi
@@ -81,29 +81,29 @@ def build(
 def _of_class(
     settings: Settings, gate: Gate | None, call_class: RequestClass, call_bytes_max: int
 ) -> Providers:
-    def line(provider: Provider, account: str) -> Line:
-        return Line(ProviderChannel(provider, account, call_class), gate)
+    def limits(provider: Provider, account: str) -> ChannelLimits:
+        return ChannelLimits(ProviderChannel(provider, account, call_class), gate)
 
     return Providers(
         paypal=PayPalApi(
             settings.paypal_base_url or _PAYPAL_URLS[settings.paypal_environment],
             settings.paypal_client_id,
             settings.paypal_client_secret.get_secret_value(),
-            line=line(Provider.PAYPAL, settings.paypal_client_id),
+            limits=limits(Provider.PAYPAL, settings.paypal_client_id),
         ),
         twilio=TwilioApi(
             settings.twilio_account_sid,
             settings.twilio_auth_token.get_secret_value(),
             settings.twilio_base_url,
             window_seconds=_TWILIO_WINDOW_SECONDS,
-            line=line(Provider.TWILIO, settings.twilio_account_sid),
+            limits=limits(Provider.TWILIO, settings.twilio_account_sid),
         ),
         vapi=VapiApi(
             settings.vapi_api_key.get_secret_value(),
             settings.vapi_base_url,
             window_seconds=_VAPI_WINDOW_SECONDS,
             bytes_max=call_bytes_max,
-            line=line(Provider.VAPI, "vapi"),
+            limits=limits(Provider.VAPI, "vapi"),
         ),
         call_class=call_class,
     )

@@ -31,7 +31,7 @@ from providers import registry
 from tests.support import pooler
 from tests.support.cuttable import Way
 from tests.support.processes import Processes
-from tests.support.sandbox import House, start, stop
+from tests.support.sandbox import RunningSandbox, start, stop
 from tests.support.servers import make_owner_login_quick, quick_verifier, server_folder
 from tests.support.world import Urls, World, with_database
 
@@ -159,14 +159,14 @@ def redis_client(urls: Urls) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="session")
-def running_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = start(tmp_path_factory.mktemp("sandbox"))
-    yield house
-    stop(house)
+def running_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
+    made = start(tmp_path_factory.mktemp("sandbox"))
+    yield made
+    stop(made)
 
 
 @pytest.fixture
-def sandbox(running_sandbox: House) -> Iterator[House]:
+def sandbox(running_sandbox: RunningSandbox) -> Iterator[RunningSandbox]:
     """The four providers' stand-ins, empty, without faults."""
     running_sandbox.control("POST", "/reset")
     yield running_sandbox
@@ -174,7 +174,7 @@ def sandbox(running_sandbox: House) -> Iterator[House]:
 
 
 @pytest.fixture
-def settings(urls: Urls, sandbox: House) -> Settings:
+def settings(urls: Urls, sandbox: RunningSandbox) -> Settings:
     """Settings for the fresh database and the sandbox."""
     env = {key.lower(): value for key, value in sandbox_env(sandbox.info).items()}
     return Settings.model_validate(
@@ -188,7 +188,9 @@ def settings(urls: Urls, sandbox: House) -> Settings:
 
 
 @pytest.fixture
-def world(urls: Urls, database: Database, settings: Settings, sandbox: House) -> Iterator[World]:
+def world(
+    urls: Urls, database: Database, settings: Settings, sandbox: RunningSandbox
+) -> Iterator[World]:
     """An empty Holdfast with providers: creates organizations and runs due jobs here."""
     providers = registry.build(settings)
     yield World(urls.owner_url, database, settings, sandbox, providers)
@@ -196,7 +198,7 @@ def world(urls: Urls, database: Database, settings: Settings, sandbox: House) ->
 
 
 @pytest.fixture
-def processes(urls: Urls, sandbox: House, tmp_path: Path) -> Iterator[Processes]:
+def processes(urls: Urls, sandbox: RunningSandbox, tmp_path: Path) -> Iterator[Processes]:
     """Starts the holdfast command and workers, with short waits for lost requests."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     made = Processes(

@@ -95,7 +95,7 @@ def test_every_setting_that_a_container_can_use_reaches_it():
         assert f"      {name}: " in ingress.partition("\n\n")[0]
 
 
-def test_a_setting_is_handed_on_by_its_own_name():
+def test_setting_is_passed_on_under_its_own_name():
     for name, written in shared_environment().items():
         assert name in ("DATABASE_URL", "REDIS_URL") or written.startswith(f"${{{name}:")
 
@@ -113,7 +113,7 @@ def test_unset_settings_have_the_same_default_in_a_container(bare, monkeypatch):
     assert differing == {"database_url", "redis_url", "public_url"}
 
 
-def test_the_readme_tells_of_every_setting_in_order():
+def test_readme_lists_every_setting_in_order():
     readme = (ROOT / "README.md").read_text()
     table = readme.partition("\n## Settings\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`[A-Z].*?) \|", table, re.MULTILINE)
@@ -124,7 +124,7 @@ def queues_of(started: str) -> set[str]:
     return set(re.findall(r'--queue"?,? "?(\w+)', started))
 
 
-def test_every_queue_has_a_worker_wherever_the_house_is_started():
+def test_every_queue_has_a_worker_wherever_the_system_is_started():
     every = {str(queue) for queue in Queue}
     for workers in (WORKERS, WORKERS_OF_CHAOS):
         assert {queue for queues, _ in workers.values() for queue in queues} == every
@@ -132,7 +132,7 @@ def test_every_queue_has_a_worker_wherever_the_house_is_started():
         assert queues_of((ROOT / name).read_text()) == every
 
 
-def test_two_workers_serve_the_safety_queue_wherever_the_house_is_started():
+def test_two_workers_serve_the_safety_queue_wherever_it_is_started():
     for workers in (WORKERS, WORKERS_OF_CHAOS):
         assert sum("safety" in queues for queues, _ in workers.values()) >= 2
     procfile = (ROOT / "Procfile").read_text()

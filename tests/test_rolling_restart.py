@@ -14,7 +14,7 @@ from base.clock import wait_until
 from db.models import InboxEvent, Job, WalletEntry
 from db.redis.client import NAMESPACE
 from local.ports import free_ports
-from tests.ingress.house import Message
+from tests.ingress.support import Message
 from tests.support.world import make_organization
 from tests.workers.scenes import eventually
 
@@ -29,8 +29,8 @@ def paid(sandbox, organization_id):
     asked = {"organization_id": organization_id, "value": "10.00", "deliver": False}
     capture = sandbox.control("POST", "/paypal/captures", asked)
     asked |= {"event_type": "PAYMENT.CAPTURE.COMPLETED", "resource_id": capture["id"]}
-    (told,) = sandbox.control("POST", "/paypal/events", asked)
-    event = sandbox.control("GET", f"/paypal/events/{told['event_id']}")
+    (created,) = sandbox.control("POST", "/paypal/events", asked)
+    event = sandbox.control("GET", f"/paypal/events/{created['event_id']}")
     return Message(event["headers"], event["body"].encode())
 
 

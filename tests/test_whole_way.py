@@ -23,7 +23,7 @@ def event(event_id: str, event_type: str, resource: dict, **more) -> bytes:
     ).encode()
 
 
-def told(world, event_id, event_type, resource, **more):
+def deliver_event(world, event_id, event_type, resource, **more):
     """Receive an event from PayPal, and run all due jobs; return the inbox's verdict."""
     body = event(event_id, event_type, resource, **more)
     verdict = world.receive(event_id, event_type, body)
@@ -31,12 +31,12 @@ def told(world, event_id, event_type, resource, **more):
     return verdict
 
 
-def changed(world, customer, event_id, word, **more):
+def change_subscription(world, customer, event_id, word, **more):
     """Change the subscription at PayPal, and receive its event."""
     status = {"ACTIVATED": "ACTIVE", "RE-ACTIVATED": "ACTIVE"}.get(word, word)
     world.set_status_at_paypal(customer.subscription_id, status)
     kind = f"BILLING.SUBSCRIPTION.{word}"
-    assert told(world, event_id, kind, {"id": customer.subscription_id}, **more) == "new"
+    assert deliver_event(world, event_id, kind, {"id": customer.subscription_id}, **more) == "new"
 
 
 def campaigns(world, customer):
@@ -100,38 +100,38 @@ def is_shut(world, customer):
 
 
 @pytest.mark.parametrize("ending", ["SUSPENDED", "CANCELLED", "EXPIRED"])
-def test_an_end_closes_every_door(world, ending):
+def test_ended_subscription_blocks_all_spending(world, ending):
     # Given a customer that may spend
     customer = world.customer()
     assert is_open(world, customer)
 
     # When PayPal ends the subscription and reports it, then all spending is blocked
-    changed(world, customer, "WH-1", ending)
+    change_subscription(world, customer, "WH-1", ending)
     assert is_shut(world, customer)
     assert world.subscription(customer.subscription_id).status == ending.lower()
     assert world.wallet(customer.id).balance_micros == 50_000_000
 
 
 @pytest.mark.parametrize("word", ["ACTIVATED", "RE-ACTIVATED"])
-def test_a_suspension_closes_every_door_and_a_reactivation_opens_them(world, word):
+def test_suspension_blocks_spending_and_reactivation_allows_it(world, word):
     customer = world.customer()
 
-    changed(world, customer, "WH-1", "SUSPENDED")
+    change_subscription(world, customer, "WH-1", "SUSPENDED")
     assert is_shut(world, customer)
 
-    changed(world, customer, "WH-2", word)
+    change_subscription(world, customer, "WH-2", word)
     assert is_open(world, customer)
 
 
-def test_the_same_event_again_changes_nothing(world):
+def test_repeated_event_changes_nothing(world):
     # Given a suspended customer
     customer = world.customer()
-    changed(world, customer, "WH-1", "SUSPENDED")
+    change_subscription(world, customer, "WH-1", "SUSPENDED")
     before = (len(world.read(Job)), len(world.read(WalletEntry)), posts(world))
 
     # When the event arrives again, and its job runs again
     kind = "BILLING.SUBSCRIPTION.SUSPENDED"
-    assert told(world, "WH-1", kind, {"id": customer.subscription_id}) == "duplicate"
+    assert deliver_event(world, "WH-1", kind, {"id": customer.subscription_id}) == "duplicate"
     assert world.executor.execute("job_WH-1") == "taken"
 
     # Then nothing has changed
@@ -142,10 +142,10 @@ def test_the_same_event_again_changes_nothing(world):
 
 def test_second_event_of_the_same_kind_under_a_new_id_leaves_twilio_alone(world):
     customer = world.customer()
-    changed(world, customer, "WH-1", "SUSPENDED")
+    change_subscription(world, customer, "WH-1", "SUSPENDED")
     before = posts(world)
 
-    changed(world, customer, "WH-2", "SUSPENDED")
+    change_subscription(world, customer, "WH-2", "SUSPENDED")
 
     assert is_shut(world, customer)
     assert posts(world) == before == 2
@@ -172,24 +172,24 @@ def test_stale_suspension_blocks_spending_until_paypal_is_queried(world):
     assert posts(world) == before
 
 
-def test_a_late_reactivation_of_a_cancelled_subscription_opens_nothing(world):
+def test_late_reactivation_of_a_cancelled_subscription_allows_nothing(world):
     # Given a customer with a cancelled subscription
     customer = world.customer()
-    changed(world, customer, "WH-1", "CANCELLED")
+    change_subscription(world, customer, "WH-1", "CANCELLED")
 
     # When an old "activated" arrives late
     old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     kind = "BILLING.SUBSCRIPTION.ACTIVATED"
-    told(world, "WH-2", kind, {"id": customer.subscription_id}, create_time=old)
+    deliver_event(world, "WH-2", kind, {"id": customer.subscription_id}, create_time=old)
 
     # Then the subscription's state at PayPal decides
     assert is_shut(world, customer)
 
 
-def test_a_cancelled_customer_comes_back_with_a_new_subscription(world):
+def test_new_subscription_allows_spending_after_a_cancellation(world):
     # Given a customer who cancelled
     customer = world.customer()
-    changed(world, customer, "WH-1", "CANCELLED")
+    change_subscription(world, customer, "WH-1", "CANCELLED")
     assert is_shut(world, customer)
 
     # When there is a new subscription
@@ -198,18 +198,18 @@ def test_a_cancelled_customer_comes_back_with_a_new_subscription(world):
         "/paypal/subscriptions",
         {"organization_id": customer.id, "status": "ACTIVE", "deliver": False},
     )
-    told(world, "WH-2", "BILLING.SUBSCRIPTION.ACTIVATED", {"id": new["id"]})
+    deliver_event(world, "WH-2", "BILLING.SUBSCRIPTION.ACTIVATED", {"id": new["id"]})
     assert is_open(world, customer)
 
     # Then another event about the end of the old one blocks nothing
-    told(world, "WH-3", "BILLING.SUBSCRIPTION.CANCELLED", {"id": customer.subscription_id})
+    deliver_event(world, "WH-3", "BILLING.SUBSCRIPTION.CANCELLED", {"id": customer.subscription_id})
     assert is_open(world, customer)
 
 
-def test_a_manual_freeze_survives_the_reactivation(world):
+def test_manual_freeze_survives_the_reactivation(world):
     # Given a suspended customer whose wallet an operator has frozen too
     customer = world.customer()
-    changed(world, customer, "WH-1", "SUSPENDED")
+    change_subscription(world, customer, "WH-1", "SUSPENDED")
     world.do(
         lambda session, now: operator_actions.freeze_manually(
             session, customer.id, operator=Operator("me", "a doubt"), now=now
@@ -217,7 +217,7 @@ def test_a_manual_freeze_survives_the_reactivation(world):
     )
 
     # When the subscription is active again
-    changed(world, customer, "WH-2", "ACTIVATED")
+    change_subscription(world, customer, "WH-2", "ACTIVATED")
 
     # Then Twilio is active, and spending stays blocked by the operator's freeze
     assert freezes(world, customer.id) == ["manual"]
@@ -245,7 +245,7 @@ def pay(world, customer, value):
 
 def captured(world, event_id, capture, value):
     resource = {"id": capture["id"], "amount": {"value": value, "currency_code": "USD"}}
-    return told(world, event_id, "PAYMENT.CAPTURE.COMPLETED", resource)
+    return deliver_event(world, event_id, "PAYMENT.CAPTURE.COMPLETED", resource)
 
 
 def test_top_up_is_credited_once_with_the_amount_at_paypal(world):
@@ -264,7 +264,7 @@ def test_top_up_is_credited_once_with_the_amount_at_paypal(world):
     assert moved == [("topup", TEN)]
 
 
-def test_a_payment_that_paypal_does_not_know_brings_nothing(world):
+def test_payment_unknown_to_paypal_credits_nothing(world):
     customer = world.customer(micros=0)
 
     captured(world, "WH-1", {"id": "7XX0000000000000A"}, "99999.00")
@@ -272,7 +272,7 @@ def test_a_payment_that_paypal_does_not_know_brings_nothing(world):
     assert world.wallet(customer.id).balance_micros == 0
 
 
-def test_a_refund_takes_back_what_paypal_says_once(world):
+def test_refund_debits_paypals_amount_once(world):
     # Given a customer who paid 10 dollars
     customer = world.customer(micros=0)
     capture = pay(world, customer, "10.00")
@@ -282,14 +282,14 @@ def test_a_refund_takes_back_what_paypal_says_once(world):
     path = f"/paypal/captures/{capture['id']}/refund"
     refund = world.sandbox.control("POST", path, {"value": "4.00", "deliver": False})
     for event_id in ("WH-2", "WH-3"):
-        told(world, event_id, "PAYMENT.CAPTURE.REFUNDED", {"id": refund["id"]})
+        deliver_event(world, event_id, "PAYMENT.CAPTURE.REFUNDED", {"id": refund["id"]})
 
     # Then 6 are left
     assert world.wallet(customer.id).balance_micros == 6_000_000
     assert campaigns(world, customer) == [RUNNING, RUNNING, BY_HAND]
 
 
-def test_campaigns_stand_still_without_money_and_resume_with_a_top_up(world):
+def test_campaigns_pause_without_money_and_resume_after_a_top_up(world):
     # Given a customer without money
     customer = world.customer(micros=0)
     depleted = ("paused", "wallet_depleted")
@@ -300,10 +300,10 @@ def test_campaigns_stand_still_without_money_and_resume_with_a_top_up(world):
     assert campaigns(world, customer) == [RUNNING, RUNNING, BY_HAND]
 
 
-def test_money_alone_resumes_nothing_while_the_subscription_is_suspended(world):
+def test_top_up_resumes_nothing_while_the_subscription_is_suspended(world):
     # Given a customer without money whose subscription is suspended
     customer = world.customer(micros=0)
-    changed(world, customer, "WH-1", "SUSPENDED")
+    change_subscription(world, customer, "WH-1", "SUSPENDED")
     assert campaigns(world, customer) == [STOPPED, STOPPED, BY_HAND]
 
     # When money arrives
@@ -317,10 +317,10 @@ def test_money_alone_resumes_nothing_while_the_subscription_is_suspended(world):
 def test_reactivation_without_money_leaves_campaigns_paused_as_depleted(world):
     # Given a suspended customer without money
     customer = world.customer(micros=0)
-    changed(world, customer, "WH-1", "SUSPENDED")
+    change_subscription(world, customer, "WH-1", "SUSPENDED")
 
     # When the subscription is active again
-    changed(world, customer, "WH-2", "ACTIVATED")
+    change_subscription(world, customer, "WH-2", "ACTIVATED")
 
     # Then the pause reason is derived again, and Twilio is active
     depleted = ("paused", "wallet_depleted")
@@ -329,24 +329,24 @@ def test_reactivation_without_money_leaves_campaigns_paused_as_depleted(world):
     assert may_send(world, customer) == "INSUFFICIENT_FUNDS"
 
 
-def test_a_refund_of_all_there_is_stops_the_campaigns(world):
+def test_refund_of_the_whole_balance_pauses_the_campaigns(world):
     customer = world.customer(micros=0)
     capture = pay(world, customer, "10.00")
     captured(world, "WH-1", capture, "10.00")
 
     path = f"/paypal/captures/{capture['id']}/refund"
     refund = world.sandbox.control("POST", path, {"deliver": False})
-    told(world, "WH-2", "PAYMENT.CAPTURE.REFUNDED", {"id": refund["id"]})
+    deliver_event(world, "WH-2", "PAYMENT.CAPTURE.REFUNDED", {"id": refund["id"]})
 
     assert world.wallet(customer.id).balance_micros == 0
     depleted = ("paused", "wallet_depleted")
     assert campaigns(world, customer) == [depleted, depleted, BY_HAND]
 
 
-def test_another_customer_is_not_concerned(world):
+def test_another_organization_is_unaffected(world):
     one, other = world.customer(), world.customer()
 
-    changed(world, one, "WH-1", "SUSPENDED")
+    change_subscription(world, one, "WH-1", "SUSPENDED")
 
     assert is_shut(world, one)
     assert is_open(world, other)

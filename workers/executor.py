@@ -210,14 +210,14 @@ class Executor:
             session, claim, worker=self.worker, error=error, traceback=trace, retry_seconds=None
         )
         if ended:
-            _tell(session, claim, "dead", error)
+            _alert_ended(session, claim, "dead", error)
         return ended
 
     def _refuse(self, session: Session, claim: Claim, error: str) -> bool:
         """Refuse the job and raise an alert in one commit, if the claim is still valid."""
         ended = jobs.finish(session, claim, worker=self.worker, outcome="refused", error=error)
         if ended:
-            _tell(session, claim, "refused", error)
+            _alert_ended(session, claim, "refused", error)
         return ended
 
     def _end(self, write: Callable[[Session], bool]) -> None:
@@ -235,7 +235,7 @@ def _log_done(claim: Claim, seconds: float) -> None:
     )
 
 
-def _tell(session: Session, claim: Claim, state: str, error: str) -> None:
+def _alert_ended(session: Session, claim: Claim, state: str, error: str) -> None:
     alert_job_ended(
         session,
         claim.job_id,

@@ -15,7 +15,7 @@ from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from db.clock_watch import ClockWatch
 from db.engine import Database, clock
-from domain.calls.tick import Ticked, due_organizations, tick
+from domain.calls.tick import TickResult, due_organizations, tick
 from domain.clock_steps import settle_step
 
 log = get_logger(__name__)
@@ -25,14 +25,14 @@ log = get_logger(__name__)
 POLL_SECONDS = 0.25
 _JITTER = 0.3
 #: The meter skips a wallet that another transaction keeps locked for longer than this.
-_PATIENCE = "SELECT set_config('lock_timeout', '250ms', true)"
+_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '250ms', true)"
 #: The most wallets whose calls one search takes.
 WALLETS_MAX = 200
 
 
-def _tick(session: Session, organization_id: str) -> Ticked:
+def _tick(session: Session, organization_id: str) -> TickResult:
     # A locked wallet is left for the next search, so that other wallets' calls do not wait for it.
-    session.connection().exec_driver_sql(_PATIENCE)
+    session.connection().exec_driver_sql(_LOCK_TIMEOUT)
     return tick(session, organization_id, clock(session))
 
 

@@ -22,7 +22,7 @@ from db.clock_watch import ClockWatch
 from db.engine import Database
 from db.heartbeat import Heartbeat
 from db.jobs import notifications
-from db.redis import capacity as ring_room
+from db.redis import capacity
 from db.redis.backlog import heads_of_long_queues
 from db.redis.capacity import Memory
 from db.redis.client import EPOCH_KEY, connect, push, run_id
@@ -101,7 +101,7 @@ class Relay:
         if now >= self._next_declaration:
             self._database.run(lambda session: schedules.declare(session, self._schedules))
             self._database.run(clear_old)
-            self._database.run(notifications.ring_set_back)
+            self._database.run(notifications.pull_notifications_back)
             self._next_declaration = now + _DECLARE_SECONDS
         if now >= self._next_tick:
             for job_id in self._database.run(
@@ -120,13 +120,13 @@ class Relay:
         writes.
         """
         try:
-            memory = ring_room.read_memory(self._client)
+            memory = capacity.read_memory(self._client)
             if memory.room(1.0) < 0:
                 self._make_room()
-                memory = ring_room.read_memory(self._client)
+                memory = capacity.read_memory(self._client)
             return self._run_once(memory)
         except redis.RedisError as error:
-            if ring_room.is_full(error):
+            if capacity.is_full(error):
                 self._make_room()
             raise
 
@@ -147,7 +147,7 @@ class Relay:
         return notified + self._notify_urgent(memory) + self._notify_others(memory)
 
     def _make_room(self) -> None:
-        if ring_room.drop_messages(self._client):
+        if capacity.drop_messages(self._client):
             log.error("redis_was_full", action="drop_messages_and_notify_again")
 
     def _notify_urgent(self, memory: Memory) -> int:
@@ -162,7 +162,7 @@ class Relay:
         if room >= _FEW:
             return self._notify(min(_BATCH, room), urgent=False)
         # Other users may have filled Redis. Queues that are nearly empty are still notified.
-        queues = ring_room.short_queues(self._client, _FEW)
+        queues = capacity.short_queues(self._client, _FEW)
         return self._notify(_FEW, urgent=False, queues=queues) if queues else 0
 
     def _notify(self, limit: int, *, urgent: bool, queues: Sequence[str] | None = None) -> int:
@@ -178,7 +178,7 @@ class Relay:
                 push(self._client, due)
             except redis.RedisError:
                 ids = [job.job_id for job in due]
-                self._database.run(lambda session: notifications.unring(session, ids))
+                self._database.run(lambda session: notifications.retry_notifications(session, ids))
                 raise
         return len(due)
 

@@ -15,7 +15,7 @@ from cli.commands.shared import acting_operator, in_transaction, micros_of
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from db.models.calls import CallRate
-from domain.calls import entry_points as call_doors
+from domain.calls import entry_points as call_entry_points
 from domain.calls import rates as call_rates
 from domain.calls import settings as call_settings
 from domain.calls.entry_points import EntryPointKind
@@ -185,7 +185,7 @@ def list_entry_points(organization_id: Org, as_json: Json = False) -> None:
                 "brand_id": row.brand_id,
                 "created_at": row.created_at,
             }
-            for row in call_doors.list_entry_points(session, organization_id)
+            for row in call_entry_points.list_entry_points(session, organization_id)
         ]
 
     show(in_transaction(read), as_json, "entry points")
@@ -205,7 +205,7 @@ def add_entry_point(
     """Assign a number, assistant or campaign to an organization as its entry point."""
     operator = acting_operator(by, why)
     in_transaction(
-        lambda session, now: call_doors.add_entry_point(
+        lambda session, now: call_entry_points.add_entry_point(
             session,
             organization_id,
             kind,
@@ -238,7 +238,9 @@ def remove_entry_point(
     operator = acting_operator(by, why)
 
     def work(session: Session, now: datetime) -> bool:
-        return call_doors.remove_entry_point(session, kind, external_id, operator=operator, now=now)
+        return call_entry_points.remove_entry_point(
+            session, kind, external_id, operator=operator, now=now
+        )
 
     done = {
         "kind": kind,

@@ -28,7 +28,9 @@ from domain.calls.rows import CallNotFound, end_code
 app = typer.Typer(no_args_is_help=True, help="List, show, end and settle calls; sum their costs.")
 app.add_typer(call_setup.rates, name="rate")
 app.add_typer(call_setup.terms, name="terms")
-app.add_typer(call_setup.entry_points, name="door")
+app.add_typer(call_setup.entry_points, name="entry-point")
+# The name until now. Scripts may still use it.
+app.add_typer(call_setup.entry_points, name="door", hidden=True)
 
 #: Vapi bills in US dollars.
 _PROVIDER_CURRENCY = "USD"

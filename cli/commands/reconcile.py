@@ -85,14 +85,14 @@ def describe(check: SubaccountCheck) -> dict[str, Any]:
 
 def sentence(check: SubaccountCheck) -> str:
     """Describe in one line what a check found and did, and what a person must do."""
-    told = f"subaccount {check.subaccount}: {_TEXTS[check.outcome]}"
+    line = f"subaccount {check.subaccount}: {_TEXTS[check.outcome]}"
     if check.outcome is CheckOutcome.IN_LINE:
-        return f"{told}, {check.found}"
+        return f"{line}, {check.found}"
     if check.outcome is CheckOutcome.REPAIRED:
-        return f"{told}; Twilio reported {check.found}, and it is {check.desired} now"
+        return f"{line}; Twilio reported {check.found}, and it is {check.desired} now"
     if check.outcome is CheckOutcome.NEEDS_PERSON:
         return (
-            f"{told}: {check.problem or check.found}; it should be {check.desired}."
+            f"{line}: {check.problem or check.found}; it should be {check.desired}."
             " See the alert subaccount_unusable"
         )
-    return f"{told}: no worker has finished; desired: {check.desired}. See holdfast worker list"
+    return f"{line}: no worker has finished; desired: {check.desired}. See holdfast worker list"

@@ -128,7 +128,7 @@ def vapi_number(
     subaccount: Annotated[str, typer.Option(help="Subaccount that carries its calls.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Add a number and an assistant to the sandbox's Vapi, for `call door add`."""
+    """Add a number and an assistant to the sandbox's Vapi, for `call entry-point add`."""
     assistant = _send("/vapi/assistants", {"name": number})
     made = _send("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
     show({"phone_number_id": made["id"], "assistant_id": assistant["id"]}, as_json)
@@ -151,9 +151,9 @@ def _send(path: str, asked: dict[str, Any]) -> Any:
 def _reason(answer: httpx.Response) -> str:
     """Describe in one line why the sandbox refused, and what to do if that is known."""
     try:
-        told = answer.json()
-        fields = [f"{one['field']}: {one['why']}" for one in told.get("fields", [])]
-        reason = "; ".join([told["error"], *fields])
+        problem = answer.json()
+        fields = [f"{one['field']}: {one['why']}" for one in problem.get("fields", [])]
+        reason = "; ".join([problem["error"], *fields])
     except (ValueError, KeyError, TypeError, AttributeError):
         return answer.text
     if reason == _NO_NUMBER:

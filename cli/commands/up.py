@@ -40,7 +40,7 @@ def up(
         log_format = _log_format(settings)
         configure(settings.log_level, log_format)
 
-        def told(name: str) -> None:
+        def on_step(name: str) -> None:
             console.print(f"starting {name}")
 
         def on_exit(name: str, code: int) -> None:
@@ -57,7 +57,7 @@ def up(
             sandbox=sandbox,
             on_exit=on_exit,
             on_restart=on_restart,
-            told=told,
+            on_step=on_step,
             log_format=log_format,
         )
         if sandbox:

@@ -54,7 +54,7 @@ class _Waiting:
         self.answer: Answer | BaseException | None = None
         self.behind: Iterator[_Waiting] = iter(())
 
-    def tell(self, answer: Answer | BaseException) -> None:
+    def resolve(self, answer: Answer | BaseException) -> None:
         self.answer = answer
         self.lock.release()
 
@@ -166,7 +166,7 @@ class Combiner:
             if not self._ended:
                 return
             if self._stopping:
-                _tell_all(self._take_everything(), DatabaseBusy("combiner: stopped"))
+                _fail_all(self._take_everything(), DatabaseBusy("combiner: stopped"))
                 return
             self._expected = self._wanted = 0
             self._thread = threading.Thread(target=self._run, name="combiner", daemon=True)
@@ -175,7 +175,7 @@ class Combiner:
                 self._thread.start()
             except BaseException:
                 self._ended = True
-                _tell_all(self._take_everything(), DatabaseBusy("combiner: no thread"))
+                _fail_all(self._take_everything(), DatabaseBusy("combiner: no thread"))
                 raise
 
     def _notify(self) -> None:
@@ -207,7 +207,7 @@ class Combiner:
                 # The flag is set before the last debits are answered. A debit that is appended
                 # after the flag starts a new thread.
                 self._ended = True
-                _tell_all(self._take_everything(), DatabaseBusy("combiner: its thread ended"))
+                _fail_all(self._take_everything(), DatabaseBusy("combiner: its thread ended"))
 
     def _next_batch(self) -> list[_Waiting]:
         """Wait for debits and take a batch; return none if stopping and all are sent."""
@@ -245,19 +245,19 @@ class Combiner:
         try:
             answers = self._call.debit_many([one.debit for one in batch])
         except (DatabaseBusy, OutcomeUnknown) as error:
-            _tell_all(batch, error)
+            _fail_all(batch, error)
         except errors.LockNotAvailable as error:
             # One wallet is locked by another transaction. The other wallets need not wait for it.
             if not self._answer_apart(batch, lambda one: one.debit.organization_id):
-                _tell_all(batch, passing_error(error) or error)
+                _fail_all(batch, passing_error(error) or error)
         except psycopg.OperationalError as error:
-            _tell_all(batch, passing_error(error) or error)
+            _fail_all(batch, passing_error(error) or error)
         except Exception as error:
             # One debit fails with an error of the server. It must not fail the others.
             if not self._answer_apart(batch, id):
-                _tell_all(batch, error)
+                _fail_all(batch, error)
         except BaseException:
-            _tell_all(batch, OutcomeUnknown("the combiner was interrupted"))
+            _fail_all(batch, OutcomeUnknown("the combiner was interrupted"))
             raise
         else:
             self._hand_out(batch, answers)
@@ -302,8 +302,8 @@ def _wake_next(asleep: Iterator[_Waiting]) -> None:
         return
 
 
-def _tell_all(batch: Sequence[_Waiting], error: BaseException) -> None:
+def _fail_all(batch: Sequence[_Waiting], error: BaseException) -> None:
     for one in batch:
         # Each caller gets its own exception. A shared one would collect the tracebacks of all the
         # threads that raise it.
-        one.tell(error if len(batch) == 1 else type(error)(*error.args))
+        one.resolve(error if len(batch) == 1 else type(error)(*error.args))

@@ -138,8 +138,8 @@ def _changed_objects(expected: Facts, found: Facts) -> Iterator[Defect]:
             if attribute == "body":
                 yield Defect(str(one), "its body is not the one of the migrations")
             else:
-                told = f"its {attribute} is {there[attribute]}, not {wanted[attribute]}"
-                yield Defect(str(one), told)
+                problem = f"its {attribute} is {there[attribute]}, not {wanted[attribute]}"
+                yield Defect(str(one), problem)
 
 
 def _unexpected_objects(expected: Facts, found: Facts) -> Iterator[Defect]:
@@ -180,19 +180,19 @@ def _invalid_objects(session: Session) -> Iterator[Defect]:
 
 
 def _writable_tables(session: Session) -> Iterator[Defect]:
-    for tables, privileges, told in (
+    for tables, privileges, problem in (
         (LEDGER_TABLES, _EVERY_WRITE, "around the functions"),
         (APPEND_ONLY_TABLES, _EVERY_WRITE[1:], "and not only add to it"),
     ):
         values = {"tables": list(tables), "privileges": list(privileges)}
         for table, privilege in session.execute(text(_WRITABLE), values):
-            yield Defect(f"table {table}", f"holdfast_app may {privilege} it {told}")
+            yield Defect(f"table {table}", f"holdfast_app may {privilege} it {problem}")
         values["privileges"] = [one for one in privileges if one in ("INSERT", "UPDATE")]
         for column, privilege in session.execute(text(_WRITABLE_COLUMNS), values):
-            yield Defect(f"column {column}", f"holdfast_app may {privilege} it {told}")
+            yield Defect(f"column {column}", f"holdfast_app may {privilege} it {problem}")
         values["privileges"] = [one for one in privileges if one in ("INSERT", "UPDATE", "DELETE")]
         for view, privilege in session.execute(text(_WRITABLE_VIEWS), values):
-            yield Defect(f"view {view}", f"holdfast_app may {privilege} it {told}")
+            yield Defect(f"view {view}", f"holdfast_app may {privilege} it {problem}")
 
 
 def _open_schema(session: Session) -> Iterator[Defect]:

@@ -193,7 +193,7 @@ class InboxBatcher:
                 if verdict is Verdict.NEW and event.queue is not None
             ]
         )
-        _tell(events, verdicts)
+        _log_received(events, verdicts)
         return verdicts
 
     async def _connected(self) -> psycopg.AsyncConnection:
@@ -214,7 +214,7 @@ class InboxBatcher:
                 await connection.close()
 
 
-def _tell(events: list[Received], verdicts: list[Verdict]) -> None:
+def _log_received(events: list[Received], verdicts: list[Verdict]) -> None:
     """Log one line for a batch.
 
     A line for each event would cost as much as the verification of the event.

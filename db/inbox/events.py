@@ -26,7 +26,7 @@ _MARK = "UPDATE inbox SET outcome = %(outcome)s WHERE id = %(id)s"
 
 @dataclass
 class LockedEvent:
-    """An inbox event and its outcome, which `mark` writes back."""
+    """An inbox event and its outcome, which `record_outcome` writes back."""
 
     id: str
     source: str
@@ -38,7 +38,7 @@ class LockedEvent:
     outcome: str | None
 
 
-def take(session: Session, event_id: str, now: datetime) -> LockedEvent | None:
+def take_event(session: Session, event_id: str, now: datetime) -> LockedEvent | None:
     """Lock an event, mark it handled and read it; None if there is none.
 
     Replay: an event that was handled before is read, and neither locked nor changed.
@@ -50,7 +50,7 @@ def take(session: Session, event_id: str, now: datetime) -> LockedEvent | None:
     return None if row is None else LockedEvent(*row)
 
 
-def mark(session: Session, event: LockedEvent) -> None:
+def record_outcome(session: Session, event: LockedEvent) -> None:
     """Record the outcome of a taken event if it is not "handled"."""
     if event.outcome != "handled":
         session.connection().exec_driver_sql(_MARK, {"id": event.id, "outcome": event.outcome})

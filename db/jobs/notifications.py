@@ -85,7 +85,7 @@ def notify_due(
     return [Staged(row.id, row.name, row.queue) for row in rows if not row.is_behind]
 
 
-def unring(session: Session, job_ids: list[str]) -> None:
+def retry_notifications(session: Session, job_ids: list[str]) -> None:
     """Notify jobs again in one second after their notification did not reach Redis.
 
     Rows that are locked are skipped, because a worker already has these jobs.
@@ -126,7 +126,7 @@ def notify_all_again(session: Session, limit: int, *, urgent: bool) -> int:
     return int(rows.rowcount)
 
 
-def ring_set_back(session: Session) -> None:
+def pull_notifications_back(session: Session) -> None:
     """Notify jobs now whose next notification is further ahead than the longest wait.
 
     Such rows exist if the database's clock was set back and no process noticed. A job that was

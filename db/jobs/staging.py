@@ -173,7 +173,7 @@ def insert_once(
     return [ids[key] for key, _, _ in many]
 
 
-def owed_arguments(session: Session, name: str) -> list[dict[str, Any]]:
+def open_arguments(session: Session, name: str) -> list[dict[str, Any]]:
     """List the arguments of this name's jobs that are neither over nor dead."""
     rows = session.execute(
         # Only open jobs have `ring_at`, and the index contains only these.

@@ -40,31 +40,31 @@ class CircuitState:
 
 def read_states(client: redis.Redis, window_seconds: float) -> list[CircuitState]:
     """Read the state of every circuit. Raises: redis.RedisError."""
-    routes = [ProviderChannel(provider, "", of) for provider in CALLED for of in RequestClass]
+    channels = [ProviderChannel(provider, "", of) for provider in CALLED for of in RequestClass]
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.zrange(HELD, 0, -1, withscores=True)
-        for route in routes:
-            pipe.hgetall(circuit_key(route))
-            pipe.lrange(outcomes_key(route), 0, -1)
-            pipe.get(_note_key(route))
+        for channel in channels:
+            pipe.hgetall(circuit_key(channel))
+            pipe.lrange(outcomes_key(channel), 0, -1)
+            pipe.get(_note_key(channel))
         (seconds, micros), held, *found = pipe.execute()
     now = seconds + micros / 1_000_000
     oldest = (now - window_seconds) * 1000
     states = []
-    for route, circuit, outcomes, note in zip(
-        routes, found[::3], found[1::3], found[2::3], strict=True
+    for channel, circuit, outcomes, note in zip(
+        channels, found[::3], found[1::3], found[2::3], strict=True
     ):
         open_until = float(circuit[b"open_until"]) / 1000 if circuit else None
         states.append(
             CircuitState(
-                provider=route.provider,
-                call_class=route.call_class,
+                provider=channel.provider,
+                call_class=channel.call_class,
                 state=_word(open_until, now),
                 failures=sum(_failed_since(one, oldest) for one in outcomes),
                 open_until=None if open_until is None else _instant(open_until),
                 openings=int(circuit.get(b"openings", 0)),
-                held_back=_held_back(held, member_of(route), now),
+                held_back=_held_back(held, member_of(channel), now),
                 closed_manually=note.decode() if note else None,
             )
         )
@@ -79,14 +79,14 @@ def close_circuit(
     The operator and the reason are logged, and shown with the circuit's state for a day. Returns
     False if the circuit was closed and no account was held back. Raises: redis.RedisError.
     """
-    route = ProviderChannel(provider, "", call_class)
-    held = _held_back(client.zrange(HELD, 0, -1, withscores=True), member_of(route), 0)
+    channel = ProviderChannel(provider, "", call_class)
+    held = _held_back(client.zrange(HELD, 0, -1, withscores=True), member_of(channel), 0)
     with client.pipeline(transaction=True) as pipe:
-        pipe.delete(circuit_key(route))
-        pipe.delete(outcomes_key(route))
+        pipe.delete(circuit_key(channel))
+        pipe.delete(outcomes_key(channel))
         for account in held:
             pipe.zrem(HELD, member_of(ProviderChannel(provider, account, call_class)))
-        pipe.set(_note_key(route), f"{operator.name}: {operator.reason}", ex=_NOTE_SECONDS)
+        pipe.set(_note_key(channel), f"{operator.name}: {operator.reason}", ex=_NOTE_SECONDS)
         was_open = bool(pipe.execute()[0])
     log.warning(
         "circuit_closed_manually",
@@ -121,5 +121,5 @@ def _instant(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _note_key(route: ProviderChannel) -> str:
-    return f"{circuit_key(route)}:closed"
+def _note_key(channel: ProviderChannel) -> str:
+    return f"{circuit_key(channel)}:closed"

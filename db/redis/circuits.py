@@ -76,19 +76,19 @@ _RATES = {
 }
 
 
-def circuit_key(route: ProviderChannel) -> str:
+def circuit_key(channel: ProviderChannel) -> str:
     """Name the Redis hash of a circuit. All accounts of the class share the circuit."""
-    return f"holdfast:circuit:{route.provider}:{route.call_class}"
+    return f"holdfast:circuit:{channel.provider}:{channel.call_class}"
 
 
-def outcomes_key(route: ProviderChannel) -> str:
+def outcomes_key(channel: ProviderChannel) -> str:
     """Name the Redis list of a circuit's last outcomes."""
-    return f"{circuit_key(route)}:outcomes"
+    return f"{circuit_key(channel)}:outcomes"
 
 
-def member_of(route: ProviderChannel) -> str:
+def member_of(channel: ProviderChannel) -> str:
     """Name a channel in the sorted set of channels that are held back."""
-    return f"{route.provider}:{route.call_class}:{route.account}"
+    return f"{channel.provider}:{channel.call_class}:{channel.account}"
 
 
 class Circuits:
@@ -106,7 +106,7 @@ class Circuits:
         self._enter = client.register_script(_script("circuit_enter"))
         self._leave = client.register_script(_script("circuit_leave"))
         self._away_until = 0.0
-        self._looking = threading.Lock()
+        self._probing = threading.Lock()
 
     @classmethod
     def from_settings(cls, settings: Settings, policy: CircuitPolicy = POLICY) -> Circuits:
@@ -128,15 +128,15 @@ class Circuits:
         """Close all connections to Redis."""
         self._client.close()
 
-    def enter(self, route: ProviderChannel, wait_seconds_max: float) -> tuple[float, str]:
+    def enter(self, channel: ProviderChannel, wait_seconds_max: float) -> tuple[float, str]:
         """Admit a call to a provider; return the seconds to wait before it, and a ticket.
 
         The caller passes the ticket to `leave` after the call, with any outcome. The wait is at
         most `wait_seconds_max`. Raises: HeldBack, but never for a safety call.
         """
-        per_second = self._rates.get((route.provider, route.call_class))
+        per_second = self._rates.get((channel.provider, channel.call_class))
         arguments: list[str | float] = [
-            int(route.call_class is RequestClass.SAFETY),
+            int(channel.call_class is RequestClass.SAFETY),
             1000 / per_second if per_second else 0,
             _ms(_BURST_SECONDS),
             _ms(wait_seconds_max),
@@ -144,20 +144,22 @@ class Circuits:
             _ms(self._policy.open_seconds_max),
             _ms(TRIAL_SECONDS),
             secrets.token_hex(8),
-            member_of(route),
+            member_of(channel),
         ]
-        keys = [circuit_key(route), f"holdfast:pace:{member_of(route)}", HELD]
+        keys = [circuit_key(channel), f"holdfast:pace:{member_of(channel)}", HELD]
         answer = self._ask(lambda: self._enter(keys=keys, args=arguments))
         if answer is None:
-            if route.call_class is RequestClass.BULK:
+            if channel.call_class is RequestClass.BULK:
                 raise HeldBack("Redis is away, so bulk waits", _refresh_again_seconds())
             return 0.0, ""
         verdict, milliseconds, ticket = answer
         if verdict != b"go":
-            raise _held_back(route, verdict.decode(), milliseconds / 1000)
+            raise _held_back(channel, verdict.decode(), milliseconds / 1000)
         return milliseconds / 1000, ticket.decode()
 
-    def leave(self, route: ProviderChannel, ticket: str, outcome: str, hold_seconds: float) -> None:
+    def leave(
+        self, channel: ProviderChannel, ticket: str, outcome: str, hold_seconds: float
+    ) -> None:
         """Record the outcome of a call: "answered", "failed" or "unknown".
 
         The account is held back for `hold_seconds`, at most HOLD_SECONDS_MAX, in this class and in
@@ -173,16 +175,16 @@ class Circuits:
             _ms(policy.open_seconds),
             _ms(policy.open_seconds_max),
             _ms(min(hold_seconds, HOLD_SECONDS_MAX)),
-            *(member_of(one) for one in route.less_urgent()),
+            *(member_of(one) for one in channel.less_urgent()),
         ]
-        keys = [circuit_key(route), outcomes_key(route), HELD]
+        keys = [circuit_key(channel), outcomes_key(channel), HELD]
         changed = self._ask(lambda: self._leave(keys=keys, args=arguments))
         if changed:
             log.warning(
                 "circuit_changed",
                 state=changed.decode(),
-                provider=route.provider,
-                call_class=route.call_class,
+                provider=channel.provider,
+                call_class=channel.call_class,
             )
 
     def _ask(self, question: Callable[[], T]) -> T | None:
@@ -192,12 +194,12 @@ class Circuits:
         """
         if not self._away_until:
             return self._answer_of(question)
-        if time.monotonic() < self._away_until or not self._looking.acquire(blocking=False):
+        if time.monotonic() < self._away_until or not self._probing.acquire(blocking=False):
             return None
         try:
             return self._answer_of(question)
         finally:
-            self._looking.release()
+            self._probing.release()
 
     def _answer_of(self, question: Callable[[], T]) -> T | None:
         try:
@@ -219,8 +221,8 @@ def rates_of(settings: Settings) -> dict[tuple[Provider, RequestClass], float]:
     }
 
 
-def _held_back(route: ProviderChannel, verdict: str, seconds: float) -> HeldBack:
-    whom = f"{route.provider}, {route.call_class}"
+def _held_back(channel: ProviderChannel, verdict: str, seconds: float) -> HeldBack:
+    whom = f"{channel.provider}, {channel.call_class}"
     if verdict == "trial":
         return HeldBack(f"the circuit is being tried: {whom}", _refresh_again_seconds())
     # The random part spreads the jobs that wait for the same instant, so that they do not all call

@@ -56,11 +56,11 @@ def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.
         pool = one.connection_pool
         pool.connection_class = _following(pool.connection_class)
         return one
-    patience = {key: connection[key] for key in ("socket_timeout", "socket_connect_timeout")}
+    timeouts = {key: connection[key] for key in ("socket_timeout", "socket_connect_timeout")}
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         service.sentinels,
         sentinel_kwargs={
-            **patience,
+            **timeouts,
             # A failed Sentinel is not retried, because the next Sentinel is tried instead.
             "retry": Retry(NoBackoff(), 0),
             "username": service.sentinel_username,

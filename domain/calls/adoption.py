@@ -18,7 +18,7 @@ from domain.calls.ending import decide_ending
 from domain.calls.entry_points import find_entry_point, twilio_account_of
 from domain.calls.metering import first_step_seconds
 from domain.calls.opening import insert_call, open_call
-from domain.calls.pairing import find_reported, let_in_by
+from domain.calls.pairing import fail_open_organization, find_reported
 from domain.calls.permission import find_permitted
 from domain.calls.rates import NO_RATE, Rate, find_rate, priced_number
 from domain.calls.rows import mark_anomaly, note
@@ -44,7 +44,9 @@ def adopt(
         organization_id: str | None = refused.organization_id
     else:
         organization_id = (
-            entry_point.organization_id if entry_point is not None else let_in_by(session, facts)
+            entry_point.organization_id
+            if entry_point is not None
+            else fail_open_organization(session, facts)
         )
     wallet = None if organization_id is None else lock_wallet(session, organization_id)
     if organization_id is None or wallet is None:
@@ -132,19 +134,19 @@ def _new_call(
     Its id is new, so it cannot be guessed. A call that was admitted while the database did not
     answer keeps the id that it was given then.
     """
-    was_let_in = let_in_by(session, facts) == organization_id
-    is_free = was_let_in and session.get(Call, (organization_id, facts.call_id or "")) is None
+    was_fail_open = fail_open_organization(session, facts) == organization_id
+    is_free = was_fail_open and session.get(Call, (organization_id, facts.call_id or "")) is None
     call = Call(
         organization_id=organization_id,
         id=facts.call_id if is_free else new_id("call"),
         provider_call_id=facts.external_id,
         twilio_account_sid=twilio_account_of(session, entry_point),
         direction=direction,
-        origin=CallOrigin.ADMITTED if was_let_in else CallOrigin.ADOPTED,
-        fail_open=was_let_in,
+        origin=CallOrigin.ADMITTED if was_fail_open else CallOrigin.ADOPTED,
+        fail_open=was_fail_open,
         oddities=[],
     )
-    if facts.direction is None and not was_let_in:
+    if facts.direction is None and not was_fail_open:
         mark_anomaly(call, NO_DIRECTION)
     return call
 

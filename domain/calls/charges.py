@@ -90,5 +90,5 @@ def _was_not_answered(call: Call, facts: CallFacts, by: str) -> bool:
     whole object. Source: Vapi's call object.
     """
     has_end_only = facts.ended_at is not None and facts.duration_ms is None
-    is_sound = not facts.provider_cost_micros and not facts.oddities
+    is_sound = not facts.provider_cost_micros and not facts.anomalies
     return by == "look" and has_end_only and call.started_at is None and is_sound

@@ -148,27 +148,27 @@ def end_round(
     call_id: str,
     done: Round,
     *,
-    told: list[str],
+    accepted: list[str],
     now: datetime,
 ) -> float | None:
     """Record a round's accepted orders; return the seconds until the next round.
 
-    `told` lists the accepted orders: "say", "end", "twilio". An accepted order does not prove that
-    the call ended. Return None if the call is over by now. Raises: CallNotFound.
+    `accepted` lists the accepted orders: "say", "end", "twilio". An accepted order does not prove
+    that the call ended. Return None if the call is over by now. Raises: CallNotFound.
     """
     call = lock_call(session, organization_id, call_id)
     if call is None:
         raise CallNotFound(call_id)
-    if told:
+    if accepted:
         call.end_told_at = call.end_told_at or now
     elif done.at_twilio_too and not is_over(call):
         alert_not_ended(session, call, "neither Vapi nor Twilio accepted the order to end it", now)
-    note(session, call, "end_told", now, f"round {done.number}: {', '.join(told) or 'nobody'}")
+    note(session, call, "end_told", now, f"round {done.number}: {', '.join(accepted) or 'nobody'}")
     if is_over(call):
         return None
     if done.number >= ALERT_ROUND:
         return _STUBBORN_SECONDS
-    return _SPEECH_SECONDS if "say" in told else _OBEY_SECONDS
+    return _SPEECH_SECONDS if "say" in accepted else _OBEY_SECONDS
 
 
 def decide_warnings(session: Session, calls: Sequence[Call], now: datetime) -> None:

@@ -63,7 +63,7 @@ def release_foreign_reservation(
     call = lock_call(session, reservation.organization_id, reservation.id)
     if call is None or call.refusal == FOREIGN_NUMBER:
         return None if call is None or owner is not None else call
-    _tell(session, call, owner, facts, now)
+    _alert_foreign(session, call, owner, facts, now)
     mark_anomaly(call, "foreign_number")
     if is_cost_settled(call):
         return call
@@ -77,7 +77,9 @@ def release_foreign_reservation(
     return None
 
 
-def _tell(session: Session, call: Call, owner: str | None, facts: CallFacts, now: datetime) -> None:
+def _alert_foreign(
+    session: Session, call: Call, owner: str | None, facts: CallFacts, now: datetime
+) -> None:
     for organization_id in {call.organization_id, owner or call.organization_id}:
         raise_alert(
             session,

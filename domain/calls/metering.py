@@ -24,7 +24,7 @@ OVERDUE_SECONDS = 5.0
 #: A call is due again after this share of the time until its warning, because other calls spend the
 #: same money. The second constant is the shortest such wait, in seconds.
 _WARNING_SHARE = 0.25
-_LOOK_SECONDS_MIN = 1.0
+_CHECK_SECONDS_MIN = 1.0
 
 
 @dataclass
@@ -129,13 +129,13 @@ def share_out(
         call.end = call.past_limit or spare_seconds <= 0
         left_over = room + pot if call.can_extend else room
         seconds_to_end = spare_seconds + _share_seconds(call, left_over, len(calls))
-        tells = terms.warn_before_seconds > 0 and not call.warned and not call.end
-        call.warn = tells and seconds_to_end <= terms.warn_before_seconds
+        warns = terms.warn_before_seconds > 0 and not call.warned and not call.end
+        call.warn = warns and seconds_to_end <= terms.warn_before_seconds
         call.next_seconds = max(0.0, min(spare_seconds, -overdue_seconds))
-        if tells and not call.warn:
+        if warns and not call.warn:
             to_warning = seconds_to_end - terms.warn_before_seconds
-            look = max(_LOOK_SECONDS_MIN, to_warning * _WARNING_SHARE)
-            call.next_seconds = min(call.next_seconds, look)
+            wait_seconds = max(_CHECK_SECONDS_MIN, to_warning * _WARNING_SHARE)
+            call.next_seconds = min(call.next_seconds, wait_seconds)
 
 
 def seconds_to_end_in_time(terms: Terms) -> int:

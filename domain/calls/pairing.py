@@ -57,7 +57,7 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
     call = lock_call(session, found.organization_id, found.id)
     # Check again under the lock. Meanwhile another report may have paired the reservation with
     # another provider call, or merged it into another row.
-    if call is None or (call.provider_call_id != facts.external_id and not _fits(call, facts)):
+    if call is None or (call.provider_call_id != facts.external_id and not _may_pair(call, facts)):
         moved = call_of_provider(session, facts.external_id)
         if moved is None or moved.organization_id != found.organization_id:
             return None
@@ -65,7 +65,7 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
     return call
 
 
-def let_in_by(session: Session, facts: CallFacts) -> str | None:
+def fail_open_organization(session: Session, facts: CallFacts) -> str | None:
     """Return the organization of a call that was admitted without the database.
 
     The metadata must contain a signature for this one call at the provider. Return None if it does
@@ -89,10 +89,10 @@ def _reservation_named(session: Session, facts: CallFacts) -> Call | None:
         return None
     key = (facts.organization_id, facts.call_id)
     named = session.get(Call, key, populate_existing=True)
-    return named if named is not None and _fits(named, facts) else None
+    return named if named is not None and _may_pair(named, facts) else None
 
 
-def _fits(call: Call, facts: CallFacts) -> bool:
+def _may_pair(call: Call, facts: CallFacts) -> bool:
     """Return whether a report's token and direction fit an unpaired reservation."""
     is_open = (
         call.provider_call_id is None

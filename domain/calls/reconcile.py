@@ -21,7 +21,7 @@ from domain.alerts.alerts import AlertKind, Severity, raise_alert
 from domain.calls.anomalies import alert_unsettled, clear_unanswered
 from domain.calls.rows import HOLD_GRACE_SECONDS, TALKING, mark_anomaly, note, stage_for
 from domain.calls.settlement import close_expired, settle_from_provider
-from domain.jobs.staging import owed, stage_many
+from domain.jobs.staging import open_arguments, stage_many
 from domain.jobs.types import EXPIRE_HOLDS, REFRESH_CALL
 from domain.wallet import holds
 
@@ -57,7 +57,7 @@ def sweep(
     due = _calls_to_ask(session, now, report_seconds, silent_seconds)
     # While the provider's circuit breaker is open, a refresh is postponed and does not fail, so it
     # raises no alert itself.
-    waiting = owed(session, REFRESH_CALL) if due else set()
+    waiting = open_arguments(session, REFRESH_CALL) if due else set()
     unreported = [call for call in due if (call.organization_id, call.id) not in waiting]
     for call in due:
         call.asked_at = now

@@ -143,12 +143,12 @@ def note(session: Session, call: Call, what: str, now: datetime, detail: str = "
     )
 
 
-def mark_anomaly(call: Call, *oddities: str) -> None:
+def mark_anomaly(call: Call, *anomalies: str) -> None:
     """Add anomalies to a call, by their short names.
 
     Replay: adds nothing.
     """
-    call.oddities = sorted({*call.oddities, *oddities})
+    call.oddities = sorted({*call.oddities, *anomalies})
 
 
 def stage_for(session: Session, job: JobType, calls: Sequence[Call]) -> None:

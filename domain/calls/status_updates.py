@@ -247,4 +247,4 @@ def _fill_in(call: Call, facts: CallFacts) -> None:
     call.ended_reason = facts.ended_reason or call.ended_reason
     if facts.provider_cost_micros is not None:
         call.provider_cost_micros = facts.provider_cost_micros
-    mark_anomaly(call, *facts.oddities)
+    mark_anomaly(call, *facts.anomalies)

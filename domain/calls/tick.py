@@ -32,7 +32,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Ticked:
+class TickResult:
     """How many calls one tick over a wallet extended, warned, ended and refreshed."""
 
     extended: int = 0
@@ -87,7 +87,7 @@ def _call_is_due(call: Call, now: datetime) -> bool:
     return call.tick_at <= now or call.tick_at > now + timedelta(seconds=TICK_SECONDS_MAX)
 
 
-def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
+def tick(session: Session, organization_id: str, now: datetime) -> TickResult:
     """Extend the hold of each live call of a wallet, warn the call, or end it.
 
     Replay: if no call of the wallet is due, nothing changes.
@@ -95,7 +95,7 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
     wallet = lock_wallet(session, organization_id)
     live = lock_live_calls(session, organization_id)
     if wallet is None or not any(_call_is_due(call, now) for call in live):
-        return Ticked()
+        return TickResult()
     metered = {call.id: call for call in live if call.tick_at and call.metered_from}
     terms = terms_of(session, organization_id)
     known_holds = _holds_of(session, organization_id, list(metered))
@@ -124,7 +124,7 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
     decide_endings(session, [metered[one.call_id] for one in meters if one.end], cause, now)
     decide_warnings(session, [metered[one.call_id] for one in warned], now)
     asked = _ask(session, [call for call in live if not call.metered_from], now)
-    return Ticked(
+    return TickResult(
         extended=sum(meter.extend_micros > 0 for meter in meters),
         warned=len(warned),
         ended=sum(meter.end for meter in meters),

@@ -23,7 +23,7 @@ from domain.jobs.types import JOB_TYPES
 #: Characters of an error that an alert keeps. The job's row and its attempts keep the rest.
 _ERROR_LENGTH_MAX = 500
 #: Queues whose jobs concern money or safety.
-_TOLD_QUEUES = (Queue.SAFETY, Queue.BILLING)
+_ALERTED_QUEUES = (Queue.SAFETY, Queue.BILLING)
 # Written for the driver, because nearly every finished job runs it and finds nothing.
 _CLEAR_WORK = (
     f"UPDATE alerts SET cleared_at = %(now)s WHERE kind = '{AlertKind.JOB_DEAD}'"  # noqa: S608
@@ -54,7 +54,7 @@ def alert_job_ended(
     job = JOB_TYPES[name]
     if not _is_alerted(job):
         return False
-    if state == "refused" and _is_told(session, name, arguments):
+    if state == "refused" and _has_open_alert(session, name, arguments):
         return False
     return raise_alert(
         session,
@@ -97,7 +97,7 @@ def clear_job_alert(session: Session, job_id: str, now: datetime) -> None:
 
 
 def _is_alerted(job: JobType) -> bool:
-    return job.queue in _TOLD_QUEUES or bool(job.death_means)
+    return job.queue in _ALERTED_QUEUES or bool(job.death_means)
 
 
 def _clear(session: Session, which: ColumnElement[bool], now: datetime) -> None:
@@ -109,9 +109,9 @@ def _clear(session: Session, which: ColumnElement[bool], now: datetime) -> None:
     )
 
 
-def _is_told(session: Session, name: str, arguments: Mapping[str, Any]) -> bool:
+def _has_open_alert(session: Session, name: str, arguments: Mapping[str, Any]) -> bool:
     same = {"job": name, "arguments": dict(arguments), "state": "refused"}
-    told = session.scalar(
+    found = session.scalar(
         select(Alert.id)
         .where(
             Alert.kind == str(AlertKind.JOB_DEAD),
@@ -120,7 +120,7 @@ def _is_told(session: Session, name: str, arguments: Mapping[str, Any]) -> bool:
         )
         .limit(1)
     )
-    return told is not None
+    return found is not None
 
 
 def _storable(error: str) -> str:

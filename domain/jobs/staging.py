@@ -68,12 +68,12 @@ def stage_many(
     return staging.insert_many(session, name=job.name, queue=str(job.queue), many=many)
 
 
-def owed(session: Session, job: JobType) -> set[tuple[str, ...]]:
+def open_arguments(session: Session, job: JobType) -> set[tuple[str, ...]]:
     """Return the arguments of one kind's jobs that are neither done nor dead.
 
     The arguments are in declared order.
     """
-    found = staging.owed_arguments(session, job.name)
+    found = staging.open_arguments(session, job.name)
     return {tuple(kwargs[name] for name in job.arguments) for kwargs in found}
 
 

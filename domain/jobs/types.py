@@ -30,7 +30,7 @@ ASK_TRIES = 4
 #: is done. If the policy ended with them, a worker that is killed in the last attempt would leave a
 #: dead job. An operator would have to check it, although nothing is left to do.
 _WARN = RetryPolicy(attempts=20, base_seconds=1, cap_seconds=4)
-_LOOK = RetryPolicy(attempts=20, base_seconds=1, cap_seconds=10)
+_REFRESH_POLICY = RetryPolicy(attempts=20, base_seconds=1, cap_seconds=10)
 
 PROCESS_EVENT = JobType(
     "process_event",
@@ -173,7 +173,7 @@ REFRESH_CALL = JobType(
     "look_at_call",
     Queue.BILLING,
     ("organization_id", "call_id"),
-    _LOOK,
+    _REFRESH_POLICY,
     True,
     12,
     death_means="The provider was not asked about a call: its hold may stay, or its cost may "

@@ -41,7 +41,7 @@ def place_freeze(
     """
     wanted = _reason(reason)
     _lock(session, organization_id)
-    since = _stands_since(session, organization_id, wanted, cause)
+    since = _active_since(session, organization_id, wanted, cause)
     if since is not None and not _lifted_manually(session, organization_id, wanted, cause, since):
         why = f"{wanted} {cause}"
         wallet_freezes.freeze(
@@ -61,7 +61,7 @@ def lift_freeze(
     wanted = _reason(reason)
     _lock(session, organization_id)
     derived_here = wanted is not FreezeReason.SUBSCRIPTION_INACTIVE
-    if derived_here and _stands_since(session, organization_id, wanted, cause) is None:
+    if derived_here and _active_since(session, organization_id, wanted, cause) is None:
         why = f"{wanted} {cause} is settled"
         wallet_freezes.unfreeze(
             session, organization_id, wanted, operator=Operator(SYSTEM, why), now=now, cause=cause
@@ -89,7 +89,7 @@ def _lock(session: Session, organization_id: str) -> None:
         raise WalletNotFound(organization_id)
 
 
-def _stands_since(
+def _active_since(
     session: Session, organization_id: str, reason: FreezeReason, cause: str
 ) -> datetime | None:
     """Return since when the cause exists, or None.

@@ -24,7 +24,7 @@ from domain.payments.payments import record_payment
 from domain.wallet.ledger import WalletOutcome
 
 
-def report(session: Session, event: DisputeReport, now: datetime) -> None:
+def apply_event(session: Session, event: DisputeReport, now: datetime) -> None:
     """Apply a verified event: freeze if it opens a dispute, and stage a refresh.
 
     A job freezes each organization whose payment the event names. Replay: safe; a late event of a
@@ -79,9 +79,9 @@ def record_dispute(
     else:
         _stage_freeze(session, UNFREEZE_WALLET, organization_id, facts)
         if after is None or after.state != state_before:
-            _look_at_refunds_again(session, organization_id, facts)
-    for told in (None, organization_id, *others):
-        clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, told, facts.external_id, now=now)
+            _refresh_refunds_again(session, organization_id, facts)
+    for owner in (None, organization_id, *others):
+        clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, owner, facts.external_id, now=now)
     enforce_entitlement(session, organization_id, now)
     return outcome
 
@@ -125,7 +125,7 @@ def _stage_freeze(
     )
 
 
-def _look_at_refunds_again(session: Session, organization_id: str, facts: DisputeFacts) -> None:
+def _refresh_refunds_again(session: Session, organization_id: str, facts: DisputeFacts) -> None:
     """Refresh the payment's refunds when a dispute ends.
 
     The provider may then undo a reversal, which no event reports.

@@ -37,7 +37,7 @@ class NotATopUp(Refused):
         super().__init__("NOT_A_TOP_UP", external_id, payment=external_id)
 
 
-def report(session: Session, event: PaymentReport) -> None:
+def stage_reported_refresh(session: Session, event: PaymentReport) -> None:
     """Stage the job that reads a reported payment from its provider."""
     stage(
         session,
@@ -83,8 +83,8 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
     outcome = wallets.settle(session, organization_id, facts, now)
     _believe(outcome, facts)
     subjects = [facts.external_id, *([facts.refund.external_id] if facts.refund else [])]
-    for told in (None, organization_id):
-        clear_alerts(session, AlertKind.PAYMENT_UNSETTLED, told, *subjects, now=now)
+    for owner in (None, organization_id):
+        clear_alerts(session, AlertKind.PAYMENT_UNSETTLED, owner, *subjects, now=now)
     enforce_entitlement(session, organization_id, now)
     return outcome
 

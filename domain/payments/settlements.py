@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from base.enums import Provider, RefundState
 from base.facts import DisputeFacts, DisputeReport, PaymentFacts, RefundFacts
 from db.models import PaymentDispute, PaymentRefund
-from domain.wallet.ledger import WalletOutcome, call_ledger, refusable
+from domain.wallet.ledger import WalletOutcome, call_ledger, clamp_amount
 
 #: The only kind of payment so far: money captured in one piece.
 CAPTURE = "capture"
@@ -44,8 +44,8 @@ def settle_refund(
         payment=payment.external_id,
         currency=payment.currency,
         id=refund.external_id,
-        amount=refusable(refund.amount_micros),
-        total=None if total is None else refusable(total),
+        amount=clamp_amount(refund.amount_micros),
+        total=None if total is None else clamp_amount(total),
         state=str(refund.state),
         made_at=refund.made_at,
         stated_at=refund.stated_at,
@@ -73,7 +73,7 @@ def settle_dispute(
         payment=facts.payment_external_id,
         currency=facts.currency,
         id=facts.external_id,
-        amount=refusable(facts.disputed_micros),
+        amount=clamp_amount(facts.disputed_micros),
         state=str(facts.state),
         opened_at=facts.opened_at,
         stated_at=facts.stated_at,

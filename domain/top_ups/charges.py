@@ -19,7 +19,7 @@ from db.locks import lock_entitlement, lock_wallet
 from db.models import TopUpDecision, TopUpSettings
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.payments.payments import record_payment
-from domain.top_ups.decisions import ask, hindrance_of, past_of
+from domain.top_ups.decisions import hindrance_of, past_of, stage_evaluation
 from domain.top_ups.rule import GAP, State, back_off_ends
 
 
@@ -157,5 +157,5 @@ def _ask_after(session: Session, decision: TopUpDecision, until: datetime, now: 
     lock_wallet(session, decision.organization_id)
     settings = session.get_one(TopUpSettings, decision.organization_id, populate_existing=True)
     if settings.enabled and not settings.armed:
-        ask(session, settings, until, now)
+        stage_evaluation(session, settings, until, now)
     session.flush()

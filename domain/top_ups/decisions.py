@@ -64,9 +64,9 @@ def decide(
     )
     if isinstance(verdict, TopUpCharge):
         decision = _decided(session, settings, wallet, verdict.micros, now)
-        ask(session, settings, decision.expires_at, now)
+        stage_evaluation(session, settings, decision.expires_at, now)
     elif isinstance(verdict, Wait):
-        ask(session, settings, verdict.until, now)
+        stage_evaluation(session, settings, verdict.until, now)
     else:
         # Armed without a top-up, because a level that stays crossed would never be detected again.
         # The rule itself prevents bursts of charges.
@@ -174,7 +174,9 @@ def _decided(
     return decision
 
 
-def ask(session: Session, settings: TopUpSettings, until: datetime, now: datetime) -> None:
+def stage_evaluation(
+    session: Session, settings: TopUpSettings, until: datetime, now: datetime
+) -> None:
     """Stage the next evaluation, unless one is due earlier.
 
     Evaluations therefore never multiply.

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from domain.wallet.ledger import WalletOutcome, call_ledger, follow_up, refusable
+from domain.wallet.ledger import WalletOutcome, call_ledger, clamp_amount, follow_up
 
 
 def deduct_asset_cost(
@@ -33,7 +33,7 @@ def deduct_asset_cost(
         "check_balance_and_deduct_asset_cost(:org, :key, :amount, :currency, :asset, :now)",
         org=organization_id,
         key=key,
-        amount=refusable(amount_micros),
+        amount=clamp_amount(amount_micros),
         currency=currency,
         asset=asset,
         now=now,

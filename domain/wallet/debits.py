@@ -12,11 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db.debits.combiner import Debit
-from db.engine import Database, forget
+from db.engine import Database, expire_row
 from db.models import Wallet
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
-from domain.wallet.ledger import WalletOutcome, log_refusal, refusable
+from domain.wallet.ledger import WalletOutcome, clamp_amount, log_refusal
 
 __all__ = ["Debit", "debit_many", "debit_now"]
 
@@ -46,7 +46,7 @@ def debit_now(database: Database, debit: Debit) -> WalletOutcome:
     ):
         if not _is_storable(given):
             return WalletOutcome(code, replayed=False)
-    bounded = debit._replace(amount_micros=refusable(debit.amount_micros))
+    bounded = debit._replace(amount_micros=clamp_amount(debit.amount_micros))
     outcome = WalletOutcome(*database.combiner.debit(bounded))
     log_refusal(debit.organization_id, outcome.outcome, what="debit")
     return outcome
@@ -68,7 +68,7 @@ def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list
         {
             "orgs": orgs,
             "keys": keys,
-            "amounts": [refusable(amount) for amount in amounts],
+            "amounts": [clamp_amount(amount) for amount in amounts],
             "currencies": currencies,
             "counters": counters,
             "now": now,
@@ -78,7 +78,7 @@ def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list
     for organization_id, one in zip(orgs, outcomes, strict=True):
         log_refusal(organization_id, one.outcome, what="debit")
     for organization_id in dict.fromkeys(orgs):
-        forget(session, Wallet, organization_id)
+        expire_row(session, Wallet, organization_id)
     crossed = {org for org, one in zip(orgs, outcomes, strict=True) if one.crossed_zero}
     for organization_id in sorted(crossed):
         stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)

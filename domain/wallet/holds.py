@@ -16,9 +16,9 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from base.enums import HoldStatus
-from db.engine import forget
+from db.engine import expire_row
 from db.models import CallHold, Wallet
-from domain.wallet.ledger import WalletNotFound, WalletOutcome, call_ledger, follow_up, refusable
+from domain.wallet.ledger import WalletNotFound, WalletOutcome, call_ledger, clamp_amount, follow_up
 
 #: The largest value of PostgreSQL's integer. The ledger refuses an extension with this number as
 #: out of sequence.
@@ -69,7 +69,7 @@ def reserve(
         organization_id,
         call_id,
         provider_call=provider_call_id,
-        amount=refusable(amount_micros),
+        amount=clamp_amount(amount_micros),
         currency=currency,
         expires=expires_at,
         now=now,
@@ -102,7 +102,7 @@ def extend(
         organization_id,
         call_id,
         nth=max(0, min(nth, _INTEGER_MAX)),
-        amount=refusable(amount_micros),
+        amount=clamp_amount(amount_micros),
         expires=expires_at,
         now=now,
     )
@@ -132,16 +132,16 @@ def extend_many(
             "org": organization_id,
             "calls": [one.call_id for one in extensions],
             "nths": [one.nth for one in extensions],
-            "amounts": [refusable(one.amount_micros) for one in extensions],
+            "amounts": [clamp_amount(one.amount_micros) for one in extensions],
             "expires": expires_at,
             "now": now,
         },
     ).one()
     answer = dict(row._mapping)
     outcomes: list[str] = answer.pop("outcomes")
-    forget(session, Wallet, organization_id)
+    expire_row(session, Wallet, organization_id)
     for one in extensions:
-        forget(session, CallHold, (organization_id, one.call_id))
+        expire_row(session, CallHold, (organization_id, one.call_id))
     if answer["outcome"] is not None:
         follow_up(session, organization_id, WalletOutcome(**answer))
     return outcomes
@@ -158,7 +158,7 @@ def put_off(
         text("SELECT put_off_call_hold(:org, :call, :expires, :now)"),
         {"org": organization_id, "call": call_id, "expires": expires_at, "now": now},
     ).scalar_one()
-    forget(session, CallHold, (organization_id, call_id))
+    expire_row(session, CallHold, (organization_id, call_id))
     return put
 
 
@@ -185,7 +185,7 @@ def commit(
         "commit_reserved_credits(:org, :call, :amount, :currency, :now)",
         organization_id,
         call_id,
-        amount=refusable(amount_micros),
+        amount=clamp_amount(amount_micros),
         currency=currency,
         now=now,
     )
@@ -227,9 +227,9 @@ def expire(
     outcome = WalletOutcome(**answer)
     if not outcome.ok:
         raise WalletNotFound(organization_id)
-    forget(session, Wallet, organization_id)
+    expire_row(session, Wallet, organization_id)
     for call_id in expired:
-        forget(session, CallHold, (organization_id, call_id))
+        expire_row(session, CallHold, (organization_id, call_id))
     follow_up(session, organization_id, outcome, *(f"call:{one}:expired" for one in expired))
     return expired
 
@@ -263,5 +263,5 @@ def _call(
     session: Session, function: str, organization_id: str, call_id: str, **values: Any
 ) -> WalletOutcome:
     outcome = call_ledger(session, function, org=organization_id, call=call_id, **values)
-    forget(session, CallHold, (organization_id, call_id))
+    expire_row(session, CallHold, (organization_id, call_id))
     return outcome

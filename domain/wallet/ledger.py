@@ -17,7 +17,7 @@ from base.enums import BlockReason
 from base.log import get_logger
 from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
-from db.engine import forget
+from db.engine import expire_row
 from db.locks import warn_if_waited
 from db.models import Wallet
 from domain.jobs.staging import stage
@@ -89,7 +89,7 @@ def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutc
         row = session.connection().exec_driver_sql(_driver_statement(function), values).one()
     finally:
         warn_if_waited(began, values["org"])
-    forget(session, Wallet, values["org"])
+    expire_row(session, Wallet, values["org"])
     return WalletOutcome(*row)
 
 
@@ -104,7 +104,7 @@ def log_refusal(organization_id: str | None, reason: str | None, **ids: str | No
     return is_for_funds
 
 
-def refusable(amount_micros: int) -> int:
+def clamp_amount(amount_micros: int) -> int:
     """Clamp an amount, so that a bigint can store it and the ledger can refuse it.
 
     An amount within the ledger's bounds is returned unchanged.

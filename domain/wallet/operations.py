@@ -17,9 +17,9 @@ from domain.operator_notes import check_note
 from domain.wallet.ledger import (
     WalletOutcome,
     call_ledger,
+    clamp_amount,
     follow_up,
     log_refusal,
-    refusable,
     require_wallet,
 )
 
@@ -65,7 +65,7 @@ def credit(
         "wallet_credit(:org, :key, :amount, :currency, :kind, :counter, :note, :now)",
         org=organization_id,
         key=key,
-        amount=refusable(amount_micros),
+        amount=clamp_amount(amount_micros),
         currency=currency,
         kind=kind,
         counter=counter_account,
@@ -97,7 +97,7 @@ def debit(
         "wallet_debit(:org, :key, :amount, :currency, 'debit', :counter, :note, :now)",
         org=organization_id,
         key=key,
-        amount=refusable(amount_micros),
+        amount=clamp_amount(amount_micros),
         currency=currency,
         counter=counter_account,
         note=note,
@@ -128,7 +128,7 @@ def correct(
         org=organization_id,
         key=key,
         direction="credit" if amount_micros > 0 else "debit",
-        amount=refusable(abs(amount_micros)),
+        amount=clamp_amount(abs(amount_micros)),
         currency=currency,
         operator=operator.name,
         why=operator.reason,
@@ -156,8 +156,8 @@ def settle(
         provider=str(facts.provider),
         id=facts.external_id,
         currency=facts.currency,
-        captured=refusable(facts.captured_micros),
-        refunded=refusable(facts.refunded_micros),
+        captured=clamp_amount(facts.captured_micros),
+        refunded=clamp_amount(facts.refunded_micros),
         stated_at=facts.stated_at,
         now=now,
     )

@@ -70,10 +70,10 @@ class Keys:
         """Return a key's algorithm and the key; None if there is no such key."""
         with self._lock:
             if self._clock() - self._looked_at >= _REFRESH_AGAIN_SECONDS:
-                self._look()
+                self._refresh()
             return self._keys.get(kid)
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         self._looked_at = self._clock()
         try:
             status = self._path.stat()

@@ -53,7 +53,7 @@ class Snapshot:
     async def start(self) -> None:
         """Read once, waiting a few seconds at most, and keep reading in the background."""
         with anyio.move_on_after(_FIRST_SECONDS):
-            await self._look()
+            await self._refresh()
         self._task = asyncio.create_task(self._run(), name="snapshot of doors")
 
     async def stop(self) -> None:
@@ -86,9 +86,9 @@ class Snapshot:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._refresh_seconds)
-            await self._look()
+            await self._refresh()
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         try:
             await to_thread.run_sync(self.refresh, abandon_on_cancel=True)
         except Exception as error:

@@ -69,7 +69,7 @@ class StatusCheck:
             return problem_response(Problem(404, error.code, "There is no such call."))
         except (TooLate, NotYet, OutcomeUnknown) as error:
             return refused(unavailable(error))
-        return JSONResponse(_told(found))
+        return JSONResponse(_body_of(found))
 
     def _prove(self, request: Request, body: bytes) -> str | None:
         """Return the organization that the call must belong to; None for Vapi.
@@ -100,7 +100,7 @@ def _asked(given: dict[str, Any]) -> tuple[str, int | None]:
     return call_id, int(said)
 
 
-def _told(found: StatusAnswer) -> dict[str, Any]:
+def _body_of(found: StatusAnswer) -> dict[str, Any]:
     if found.end_call:
         return {"endCall": True, "reason": found.reason, "message": found.message}
     return {"endCall": False, "remainingSeconds": found.remaining_seconds}

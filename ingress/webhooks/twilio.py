@@ -22,7 +22,7 @@ from providers.twilio.api import TwilioApi
 
 #: Threads that look up tokens at once. Requests that wait for Twilio are not authenticated yet, so
 #: they must not use up the threads of authenticated ones.
-_LOOKUPS_MAX = 4
+_FETCHES_MAX = 4
 #: Seconds that a request waits for one of these threads before it is answered with 503.
 _WAIT_SECONDS = 2.0
 
@@ -54,8 +54,8 @@ class TwilioProof:
         self._twilio = twilio
         self._database = database
         self._wait_seconds = wait_seconds
-        self._lookups = Semaphore(_LOOKUPS_MAX)
-        self._threads = CapacityLimiter(_LOOKUPS_MAX)
+        self._fetches = Semaphore(_FETCHES_MAX)
+        self._threads = CapacityLimiter(_FETCHES_MAX)
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
         body = await read_body(
@@ -69,7 +69,7 @@ class TwilioProof:
             raise ForgedWebhook("the signature is missing or malformed")
         tokens = self._twilio.proof_tokens(sid)
         if not tokens:
-            tokens = (await self._look_up(lambda: self._token_of(sid)),)
+            tokens = (await self._fetch(lambda: self._token_of(sid)),)
         params = await self._verified(delivery, body, sid, tokens)
         event_type = events.event_type_of(params)
         return Received(
@@ -103,25 +103,25 @@ class TwilioProof:
                 return verify(token)
             except ForgedWebhook as error:
                 failed = error
-        newer = await self._look_up(lambda: self._newer_token(sid, tokens[-1]))
+        newer = await self._fetch(lambda: self._newer_token(sid, tokens[-1]))
         if newer is not None:
             return verify(newer)
         raise failed or ForgedWebhook("no token to verify with")
 
-    async def _look_up(self, fn: Callable[[], T]) -> T:
+    async def _fetch(self, fn: Callable[[], T]) -> T:
         """Run fn in one of a few threads.
 
         Raises: ProviderUnavailable if no thread is free in time.
         """
         try:
             with fail_after(self._wait_seconds):
-                await self._lookups.acquire()
+                await self._fetches.acquire()
         except TimeoutError:
             raise ProviderUnavailable("other tokens are being looked up") from None
         try:
             return await to_thread.run_sync(fn, limiter=self._threads)
         finally:
-            self._lookups.release()
+            self._fetches.release()
 
     def _newer_token(self, sid: str, than: str) -> str | None:
         try:

@@ -58,7 +58,7 @@ class VapiProof:
                 body = await self._read(delivery)
             except HttpRefusal as refusal:
                 if refusal.problem.status == 413 and sender_is_proved:
-                    await self._tell(delivery)
+                    await self._alert_large_body(delivery)
                 raise
             if is_large:
                 # In a thread: parsing a large body here would delay answers to live calls.
@@ -88,7 +88,7 @@ class VapiProof:
         self._verifier.prove(delivery.headers, body, now=utc_now())
         return messages.parse(body)
 
-    async def _tell(self, delivery: Delivery) -> None:
+    async def _alert_large_body(self, delivery: Delivery) -> None:
         declared = delivery.headers.get("content-length", "unknown")
         try:
             await to_thread.run_sync(self._alert_too_large, declared, self._bytes_max)

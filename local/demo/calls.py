@@ -175,7 +175,7 @@ def ten_on_one_wallet(on: Set, report: Report) -> None:
     """Run ten calls on money for three minutes: each must end by itself, in time."""
     report.scene("Ten calls at once, and money for three minutes in all")
     phone = Phone.open(on, report, TERMS, _THREE_MINUTES)
-    ids = _ring_ten(phone, report)
+    ids = _call_ten(phone, report)
     _end_and_charge(phone, ids, report)
     report.check("each was warned once", phone.times("warned"), _AT_ONCE)
     spoken = [[said["text"] for said in phone.seen(one)["spoken"]] for one in ids]
@@ -190,7 +190,7 @@ def ten_that_hear_nothing(on: Set, report: Report) -> None:
     """Run ten calls that ignore Vapi's orders: Twilio must end them in time."""
     report.scene("The same, and Vapi hears no order to end")
     phone = Phone.open(on, report, _DEAF_TERMS, _THREE_MINUTES)
-    ids = _ring_ten(phone, report, deaf=True)
+    ids = _call_ten(phone, report, deaf=True)
     _end_and_charge(phone, ids, report)
     completed = [(phone.seen(one)["leg"] or {}).get("status") for one in ids]
     report.check("Twilio completed every leg", completed, ["completed"] * _AT_ONCE)
@@ -223,7 +223,7 @@ def frozen(on: Set, report: Report) -> None:
     report.eventually("and charged", phone.settled, 2)
     causes = {call.end_cause for call in phone.calls()}
     report.check("because of the freeze", causes, {"frozen_wallet"})
-    _tell_times(phone, report)
+    _print_times(phone, report)
     _books(phone, ids, 10 * _THREE_MINUTES, report)
 
 
@@ -238,19 +238,19 @@ def no_money(on: Set, report: Report) -> None:
     report.check("nothing is held", phone.held(), [])
 
 
-def _ring_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
-    report.tell("a cent a second; each call may last 18 s if all ten share alike")
+def _call_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
+    report.say("a cent a second; each call may last 18 s if all ten share alike")
     # Reports are delayed, as Vapi's are. Otherwise, money released by the first calls to end would
     # keep the last of them alive for a minute.
     more = {"behaviour": {"report_delay_seconds": _REPORT_DELAY_SECONDS, **behaviour}}
     # One after another: a busy machine could not decide ten calls at once within two seconds.
-    ids = [_ring_until_answered(phone, report, **more) for _ in range(_AT_ONCE)]
+    ids = [_call_until_answered(phone, report, **more) for _ in range(_AT_ONCE)]
     report.eventually("all ten are let in", lambda: phone.verdicts(ids), ["admitted"] * _AT_ONCE)
     report.eventually("all ten talk", lambda: phone.times("in_progress"), _AT_ONCE)
     return ids
 
 
-def _ring_until_answered(phone: Phone, report: Report, **more: Any) -> str:
+def _call_until_answered(phone: Phone, report: Report, **more: Any) -> str:
     """Place an inbound call, again if it is refused, and return the last one's id.
 
     The ingress refuses a call that it cannot decide within two seconds. This demonstration is about
@@ -258,7 +258,7 @@ def _ring_until_answered(phone: Phone, report: Report, **more: Any) -> str:
     """
     for again in range(_NOTIFICATIONS_AGAIN + 1):
         if again:
-            report.tell("the call was not decided in time; the caller tries again")
+            report.say("the call was not decided in time; the caller tries again")
         (call_id,) = phone.notify(**more)
         report.wait_for(f"a decision on call {call_id}", partial(phone.are_decided, [call_id]))
         if phone.verdicts([call_id]) != ["refused"]:
@@ -271,18 +271,18 @@ def _end_and_charge(phone: Phone, ids: Sequence[str], report: Report) -> None:
     report.eventually("every call is charged", phone.settled, _AT_ONCE)
     causes = {call.end_cause for call in phone.calls()}
     report.check("because its credit was gone", causes, {"insufficient_funds"})
-    _tell_times(phone, report)
+    _print_times(phone, report)
     _books(phone, ids, _THREE_MINUTES, report)
 
 
-def _tell_times(phone: Phone, report: Report) -> None:
-    report.tell("from the decision to end a call:")
+def _print_times(phone: Phone, report: Report) -> None:
+    report.say("from the decision to end a call:")
     not_over = []
     for call in sorted(phone.calls(), key=lambda one: one.id):
-        told_ms, over_ms = ending_ms(call)
+        reported_ms, over_ms = ending_ms(call)
         seconds = (call.duration_ms or 0) / 1000
-        report.tell(
-            f"…{call.id[-6:]}: told {told_ms} ms, over {over_ms} ms, talked {seconds:.1f} s"
+        report.say(
+            f"…{call.id[-6:]}: reported {reported_ms} ms, over {over_ms} ms, talked {seconds:.1f} s"
         )
         if over_ms is None:
             not_over.append(call.id)

@@ -71,7 +71,7 @@ def dispute(on: Set, report: Report) -> None:
     capture = on.ask("POST", "/paypal/captures", body)
     report.eventually("8.00 USD are credited", on.balance, before + 8 * DOLLAR)
     opened = on.ask("POST", "/paypal/disputes", {"capture_id": capture["id"]})
-    report.tell(f"PayPal sends CUSTOMER.DISPUTE.CREATED for {opened['dispute_id']}")
+    report.say(f"PayPal sends CUSTOMER.DISPUTE.CREATED for {opened['dispute_id']}")
     report.eventually("the wallet is frozen", on.freezes, ["dispute"])
     report.eventually("what is disputed is taken back", on.balance, before)
     report.check("a debit is refused", on.debit(DOLLAR, "demo:disputed"), "FROZEN_WALLET")

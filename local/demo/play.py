@@ -34,7 +34,7 @@ def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
         sandbox=True,
         fresh=True,
         logs=state / "logs",
-        told=report.tell,
+        on_step=report.say,
         waits=calls.WAITS if story is Story.CALLS else None,
     )
     with stack:
@@ -73,7 +73,7 @@ def _play_calls(on: Set, report: Report) -> None:
 
 def _play_way(on: Set, report: Report) -> None:
     _all_runs(on, report)
-    scenes.good_standing(on, report)
+    scenes.allowed_to_spend(on, report)
     event_id = scenes.suspension(on, report)
     scenes.same_again(on, report, event_id)
     scenes.reactivation(on, report)

@@ -58,7 +58,7 @@ class Report:
         self.scenes.append(Scene(title))
         self._say(f"\n[bold]{len(self.scenes)}. {title}[/bold]")
 
-    def tell(self, line: str) -> None:
+    def say(self, line: str) -> None:
         """Show what is being done."""
         self._say(f"   [dim]{line}[/dim]")
 

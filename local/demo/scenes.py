@@ -25,17 +25,17 @@ DOLLAR = 1_000_000
 _WAITING = 20
 
 
-def good_standing(on: Set, report: Report) -> None:
+def allowed_to_spend(on: Set, report: Report) -> None:
     """Set up an organization that may spend: money, two brands and three campaigns.
 
     One of the campaigns is paused manually.
     """
     report.scene("An organization pays and may spend")
     on.create()
-    report.tell("two brands with Twilio subaccounts; three campaigns, one paused by hand")
+    report.say("two brands with Twilio subaccounts; three campaigns, one paused by hand")
     report.check("without a subscription it may not spend", on.refusal(), "SUBSCRIPTION_INACTIVE")
     subscription = on.ask("POST", "/paypal/subscriptions", {"organization_id": on.organization_id})
-    report.tell(f"PayPal sends {ACTIVATED} for {subscription['id']}")
+    report.say(f"PayPal sends {ACTIVATED} for {subscription['id']}")
     report.eventually(
         "the subscription is read back from PayPal and believed",
         lambda: getattr(on.subscription(subscription["id"]), "status", None),
@@ -46,7 +46,7 @@ def good_standing(on: Set, report: Report) -> None:
         "/paypal/captures",
         {"organization_id": on.organization_id, "value": "50.00", "currency": "USD"},
     )
-    report.tell("PayPal sends PAYMENT.CAPTURE.COMPLETED over 50.00 USD")
+    report.say("PayPal sends PAYMENT.CAPTURE.COMPLETED over 50.00 USD")
     report.eventually("the wallet holds 50.00 USD", on.balance, 50 * DOLLAR)
     report.eventually("two campaigns run, the third stays paused by hand", on.campaigns, OPEN)
     report.eventually("both subaccounts are active at Twilio", on.twilio, ["active", "active"])
@@ -145,7 +145,7 @@ def cancellation(on: Set, report: Report) -> None:
     report.eventually("both subaccounts are suspended", on.twilio, ["suspended", "suspended"])
     report.check("the campaigns are paused", on.campaigns(), CLOSED)
     on.ask("POST", "/paypal/subscriptions", {"organization_id": on.organization_id})
-    report.tell("the customer subscribes anew")
+    report.say("the customer subscribes anew")
     _opens(on, report)
 
 
@@ -187,7 +187,7 @@ def emptied_redis(on: Set, report: Report) -> None:
     report.scene(f"Valkey is emptied while {_WAITING} top-ups wait")
     before = on.balance()
     on.stack.supervisor.stop("worker-billing")
-    report.tell("the billing worker is stopped")
+    report.say("the billing worker is stopped")
     with ThreadPoolExecutor(4) as pool:
         for _ in range(_WAITING):
             pool.submit(
@@ -200,7 +200,7 @@ def emptied_redis(on: Set, report: Report) -> None:
         "they wait in Valkey", lambda: on.waiting_in_redis("billing") >= _WAITING, True
     )
     on.redis.flushall()
-    report.tell("FLUSHALL")
+    report.say("FLUSHALL")
     on.stack.start_worker("worker-billing")
     report.eventually(
         "every one of them is credited, once", on.balance, before + _WAITING * DOLLAR // 2
@@ -223,7 +223,7 @@ def killed_worker(on: Set, report: Report) -> None:
         # Any of the safety workers may run the job.
         for name in SAFETY_WORKERS:
             on.stack.supervisor.kill(name, signal.SIGKILL)
-        report.tell("SIGKILL")
+        report.say("SIGKILL")
     report.eventually("the job runs again: frozen", on.freezes, ["subscription_inactive"])
     report.eventually(
         "the event is handled",

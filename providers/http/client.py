@@ -24,7 +24,7 @@ import tenacity
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable
 from providers.errors import AnswerTooLarge, ProviderSilent
-from providers.http.limits import Line, Passage
+from providers.http.limits import ChannelLimits, Passage
 
 #: Time limits in seconds: to open a connection, and to wait for the next part of an answer.
 CONNECT_SECONDS = 2.0
@@ -126,7 +126,7 @@ def exchange(
     method: str,
     url: str,
     *,
-    line: Line | None,
+    limits: ChannelLimits | None,
     repeatable: bool,
     deadline: Deadline,
     bytes_max: int = ANSWER_BYTES_MAX,
@@ -134,7 +134,7 @@ def exchange(
 ) -> Answer:
     """Send one request, once, and read its answer.
 
-    `line` is the provider channel. It is None for a request that no account makes, such as the
+    `limits` is the provider channel. It is None for a request that no account makes, such as the
     download of a certificate. `repeatable` means that the request changes nothing, so that a lost
     answer leaves no doubt.
 
@@ -148,7 +148,7 @@ def exchange(
         raise ProviderUnavailable("no time left to ask")
     lost = ProviderSilent if repeatable else OutcomeUnknown
     too_large = False
-    with line.passage(left) if line else nullcontext(Passage()) as passage:
+    with limits.passage(left) if limits else nullcontext(Passage()) as passage:
         try:
             with client.stream(method, url, timeout=_timeout(deadline), **request) as response:
                 status = response.status_code

@@ -24,10 +24,12 @@ HOLD_SECONDS_DEFAULT = 1.0
 class Gate(Protocol):
     """Admits calls for all processes together, by rate limits and circuit breakers."""
 
-    def enter(self, route: ProviderChannel, wait_seconds_max: float) -> tuple[float, str]:
+    def enter(self, channel: ProviderChannel, wait_seconds_max: float) -> tuple[float, str]:
         """Return the seconds to wait before the call, and a ticket. Raises: HeldBack."""
 
-    def leave(self, route: ProviderChannel, ticket: str, outcome: str, hold_seconds: float) -> None:
+    def leave(
+        self, channel: ProviderChannel, ticket: str, outcome: str, hold_seconds: float
+    ) -> None:
         """Give the ticket back, with the outcome of the call."""
 
 
@@ -54,17 +56,17 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Line:
+class ChannelLimits:
     """A provider channel. Without a gate, every call goes out at once."""
 
-    route: ProviderChannel
+    channel: ProviderChannel
     gate: Gate | None = None
     #: The account belongs to a customer, whose own errors do not count against the provider.
     is_tenants: bool = False
 
-    def of_tenant(self, account: str) -> Line:
+    def of_tenant(self, account: str) -> ChannelLimits:
         """Return the channel of a customer's subaccount, which has its own limits."""
-        return replace(self, route=replace(self.route, account=account), is_tenants=True)
+        return replace(self, channel=replace(self.channel, account=account), is_tenants=True)
 
     @contextmanager
     def passage(self, seconds_left: float) -> Iterator[Passage]:
@@ -76,9 +78,9 @@ class Line:
         if self.gate is None:
             yield passage
             return
-        wait, ticket = self.gate.enter(self.route, min(WAIT_SECONDS_MAX, seconds_left / 2))
+        wait, ticket = self.gate.enter(self.channel, min(WAIT_SECONDS_MAX, seconds_left / 2))
         try:
             time.sleep(wait)
             yield passage
         finally:
-            self.gate.leave(self.route, ticket, passage.outcome, passage.hold_seconds)
+            self.gate.leave(self.channel, ticket, passage.outcome, passage.hold_seconds)

@@ -14,26 +14,26 @@ from contextlib import contextmanager, suppress
 from base.enums import RequestClass
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected, ProviderSilent
-from providers.http.limits import Line
+from providers.http.limits import ChannelLimits
 
 #: A request that failed after more than this many seconds marks the provider as silent. A quick
 #: failure does not, because it blocks no thread.
 _SILENT_SECONDS = 1.0
 
 
-class Turns:
-    """The turns of threads that wait for one provider. Only safety calls are limited."""
+class SilenceLimit:
+    """Limits the safety calls to a silent provider to one thread at a time."""
 
-    def __init__(self, line: Line | None, again_seconds: float) -> None:
-        self._is_shared = line is not None and line.route.call_class is RequestClass.SAFETY
+    def __init__(self, limits: ChannelLimits | None, again_seconds: float) -> None:
+        self._is_shared = limits is not None and limits.channel.call_class is RequestClass.SAFETY
         self._again_seconds = again_seconds
         self._is_silent = False
         # Only the owner can release an RLock. An actor's time limit may interrupt between any two
         # lines, so that `finally` cannot know whether the lock was acquired.
-        self._turn = threading.RLock()
+        self._probe_lock = threading.RLock()
 
     @contextmanager
-    def wait(self) -> Iterator[None]:
+    def request(self) -> Iterator[None]:
         """Let one request go out, and note whether it was answered in time.
 
         Raises: HeldBack, for `again_seconds`, while the provider is silent and another thread waits
@@ -41,8 +41,10 @@ class Turns:
         """
         began = time.monotonic()
         try:
-            if self._is_silent and self._is_shared and not self._turn.acquire(blocking=False):
-                raise HeldBack("it says nothing, and another waits for it", self._again_seconds)
+            if self._is_silent and self._is_shared and not self._probe_lock.acquire(blocking=False):
+                raise HeldBack(
+                    "it does not answer, and another thread waits for it", self._again_seconds
+                )
             yield
             self._is_silent = False
         except (ProviderSilent, OutcomeUnknown):
@@ -54,4 +56,4 @@ class Turns:
             raise
         finally:
             with suppress(RuntimeError):
-                self._turn.release()
+                self._probe_lock.release()

@@ -25,8 +25,8 @@ from providers.http.client import (
     build_client,
     exchange,
 )
-from providers.http.limits import Line
-from providers.http.probe import Turns
+from providers.http.limits import ChannelLimits
+from providers.http.probe import SilenceLimit
 from providers.paypal.disputes import dispute_facts
 from providers.paypal.fields import is_resource_id
 from providers.paypal.mapping import capture_id_of, payment_facts, subscription_facts
@@ -36,7 +36,7 @@ _TOKEN_MARGIN_SECONDS = 60.0
 #: A token without a stated lifetime is used for this many seconds.
 _TOKEN_SECONDS_DEFAULT = 300.0
 #: Retry delay in seconds while another thread waits for the provider: as long as that wait lasts.
-_TURN_SECONDS = 12.0
+_SILENT_RETRY_SECONDS = 12.0
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class PayPalApi:
         client_secret: str,
         *,
         window_seconds: float = RETRY_WINDOW_SECONDS,
-        line: Line | None = None,
+        limits: ChannelLimits | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._client_id = client_id
         self._client_secret = client_secret
         self._window_seconds = window_seconds
-        self._line = line
+        self._limits = limits
         self._client = build_client(base_url)
-        self._turns = Turns(line, _TURN_SECONDS)
+        self._silence_limit = SilenceLimit(limits, _SILENT_RETRY_SECONDS)
         self._lock = threading.RLock()
         self._token: _Token | None = None
 
@@ -158,7 +158,7 @@ class PayPalApi:
             )
             return _resource_of(answer, external_id, named)
 
-        with self._turns.wait():
+        with self._silence_limit.request():
             return ask_again(ask, deadline)
 
     def _send(self, method: str, path: str, deadline: Deadline, **request: Any) -> Answer:
@@ -167,7 +167,7 @@ class PayPalApi:
             self._client,
             method,
             f"{self._base_url}{path}",
-            line=self._line,
+            limits=self._limits,
             repeatable=True,
             deadline=deadline,
             **request,

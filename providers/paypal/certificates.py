@@ -285,7 +285,7 @@ class CertificateStore:
                 self._client,
                 "GET",
                 url,
-                line=None,
+                limits=None,
                 repeatable=True,
                 deadline=Deadline.after(_DOWNLOAD_SECONDS),
                 bytes_max=CERTIFICATE_BYTES_MAX,

@@ -25,7 +25,7 @@ class Envelope(NamedTuple):
     resource: dict[str, Any]
 
 
-def read(body: bytes) -> Envelope:
+def read_envelope(body: bytes) -> Envelope:
     """Read an event's envelope from the received bytes.
 
     Raises: MalformedWebhook if the body is not a JSON object, or repeats a key at any depth.

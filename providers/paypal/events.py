@@ -16,7 +16,7 @@ from base.facts import (
     SubscriptionReport,
 )
 from providers.errors import MalformedWebhook
-from providers.paypal.envelope import Envelope, read
+from providers.paypal.envelope import Envelope, read_envelope
 from providers.paypal.fields import is_resource_id
 
 #: Source: developer.paypal.com/docs/subscriptions/reference/webhooks.
@@ -80,7 +80,7 @@ def parse(body: bytes) -> Report:
 
     Raises: MalformedWebhook if the ID of the resource to refresh is missing or invalid.
     """
-    event = read(body)
+    event = read_envelope(body)
     kind = event.event_type
     if kind in _CLOSING | _OPENING | _NEITHER:
         return _subscription(event, _id_from(event, "id"))

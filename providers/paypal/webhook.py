@@ -27,7 +27,7 @@ from providers.instants import instant_of
 from providers.paypal.api import PayPalApi
 from providers.paypal.certificate_memory import CertificateMemory
 from providers.paypal.certificates import CertificateStore
-from providers.paypal.envelope import read
+from providers.paypal.envelope import read_envelope
 
 #: PayPal retries a delivery for three days. It does not document whether the retries get a new
 #: time. One hour is added as a margin.
@@ -180,7 +180,7 @@ class PayPalWebhookVerifier:
             key = self.certificates.key(transmission.certificate_url, now=now)
             if not is_signed(key, transmission, self._webhook_id, body):
                 raise ForgedWebhook("the signature is not PayPal's for this body and webhook")
-        event = read(body)
+        event = read_envelope(body)
         return VerifiedWebhook(
             external_id=event.external_id,
             event_type=event.event_type,

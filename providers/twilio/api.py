@@ -19,8 +19,8 @@ from base.facts import SubaccountFacts
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.http.client import RETRY_WINDOW_SECONDS, Deadline, ask_again, build_client
-from providers.http.limits import Line
-from providers.http.probe import Turns
+from providers.http.limits import ChannelLimits
+from providers.http.probe import SilenceLimit
 from providers.twilio import calls
 from providers.twilio.mapping import raise_for_error
 from providers.twilio.tokens import TokenMemory
@@ -28,7 +28,7 @@ from providers.twilio.transport import TWILIO_URL, Transport
 
 #: Seconds by which a job is postponed while another thread waits for a silent provider. The
 #: request of that thread takes about as long.
-_TURN_SECONDS = 5.0
+_SILENT_RETRY_SECONDS = 5.0
 
 _SUBACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
 #: The SDK reads this dictionary instead of the process's environment. In the environment,
@@ -47,7 +47,7 @@ class TwilioApi:
         base_url: str = "",
         *,
         window_seconds: float = RETRY_WINDOW_SECONDS,
-        line: Line | None = None,
+        limits: ChannelLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._account_sid = account_sid
@@ -56,9 +56,9 @@ class TwilioApi:
         self._auth_tokens = tuple(part.strip() for part in auth_token.split(",") if part.strip())
         self._base_url = base_url.rstrip("/")
         self._window_seconds = window_seconds
-        self._line = line
+        self._limits = limits
         self._client = build_client(self._base_url or TWILIO_URL)
-        self._turns = Turns(line, _TURN_SECONDS)
+        self._silence_limit = SilenceLimit(limits, _SILENT_RETRY_SECONDS)
         self._tokens = TokenMemory(self._fetch_token, clock, window_seconds + 1)
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class TwilioApi:
         ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         try:
-            with self._turns.wait():
+            with self._silence_limit.request():
                 account = self._fetch(sid)
         except Refused as error:
             if error.code == "SUBACCOUNT_MISSING":
@@ -98,7 +98,7 @@ class TwilioApi:
         if sid == self._account_sid:
             raise Refused("PARENT_ACCOUNT", "the parent's own state is never changed")
         accounts = self._accounts(Deadline.after(self._window_seconds))
-        with self._turns.wait():
+        with self._silence_limit.request():
             try:
                 account = accounts(sid).update(status=status.value)
             except TwilioException as error:
@@ -119,7 +119,7 @@ class TwilioApi:
         """
         self._check_sid(sid)
         deadline = self._deadline(window_seconds)
-        with self._turns.wait():
+        with self._silence_limit.request():
             return calls.live_calls(self._sdk(deadline), sid, deadline)
 
     def complete_call(
@@ -132,7 +132,7 @@ class TwilioApi:
         ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         self._check_sid(sid)
-        with self._turns.wait():
+        with self._silence_limit.request():
             return calls.complete_call(self._sdk(self._deadline(window_seconds)), sid, call_sid)
 
     def call_is_live(
@@ -145,7 +145,7 @@ class TwilioApi:
         """
         self._check_sid(sid)
         deadline = self._deadline(window_seconds)
-        with self._turns.wait():
+        with self._silence_limit.request():
             return calls.call_is_live(self._sdk(deadline), sid, call_sid, deadline)
 
     def subaccount_token(self, sid: str) -> str:
@@ -217,7 +217,7 @@ class TwilioApi:
         return Client(
             self._account_sid,
             self._auth_tokens[0],
-            http_client=Transport(self._client, self._base_url, deadline, self._line),
+            http_client=Transport(self._client, self._base_url, deadline, self._limits),
             environment=_NO_ENVIRONMENT,
         )
 

@@ -17,7 +17,7 @@ from twilio.http.response import Response
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable
 from providers.http.client import Deadline, exchange
-from providers.http.limits import Line
+from providers.http.limits import ChannelLimits
 
 #: The URL that the SDK requests. A stand-in's URL replaces it.
 TWILIO_URL = "https://api.twilio.com"
@@ -36,13 +36,13 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
         client: httpx.Client,
         base_url: str,
         deadline: Deadline,
-        line: Line | None = None,
+        limits: ChannelLimits | None = None,
     ) -> None:
         super().__init__(_logger, False)
         self._client = client
         self._base_url = base_url or TWILIO_URL
         self._deadline = deadline
-        self._line = line
+        self._limits = limits
 
     def request(  # noqa: PLR0917  # the SDK's own signature
         self,
@@ -67,7 +67,7 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
             self._client,
             method,
             f"{self._base_url}{uri[len(TWILIO_URL) :]}",
-            line=self._line_of(uri),
+            limits=self._limits_of(uri),
             repeatable=is_question,
             deadline=self._deadline,
             params=params or None,
@@ -82,13 +82,13 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
             raise lost("the answer is not a JSON object")
         return Response(answer.status, text)
 
-    def _line_of(self, uri: str) -> Line | None:
+    def _limits_of(self, uri: str) -> ChannelLimits | None:
         # Twilio limits each account's requests separately (error 20429). One customer's flood holds
         # back only that customer.
         within = _WITHIN_AN_ACCOUNT.match(uri[len(TWILIO_URL) :])
-        if self._line is None or within is None or within[1] == self._line.route.account:
-            return self._line
-        return self._line.of_tenant(within[1])
+        if self._limits is None or within is None or within[1] == self._limits.channel.account:
+            return self._limits
+        return self._limits.of_tenant(within[1])
 
 
 def _is_object(text: str) -> bool:

@@ -23,8 +23,8 @@ from providers.http.client import (
     build_client,
     exchange,
 )
-from providers.http.limits import Line
-from providers.http.probe import Turns
+from providers.http.limits import ChannelLimits
+from providers.http.probe import SilenceLimit
 from providers.vapi.lean import read_call
 from providers.vapi.mapping import call_facts, call_id_of
 
@@ -42,7 +42,7 @@ _NOT_FOUND = "not-found"
 #: Bytes of the largest call that is read. It contains the whole conversation, and any metadata.
 CALL_BYTES_MAX = 16_777_216
 #: Retry delay in seconds while another thread waits for the provider: as long as that wait lasts.
-_TURN_SECONDS = 5.0
+_SILENT_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class VapiApi:
         base_url: str = "",
         *,
         window_seconds: float = RETRY_WINDOW_SECONDS,
-        line: Line | None = None,
+        limits: ChannelLimits | None = None,
         bytes_max: int = CALL_BYTES_MAX,
     ) -> None:
         self._bytes_max = bytes_max
@@ -76,9 +76,12 @@ class VapiApi:
         self._base_url = (base_url or VAPI_URL).rstrip("/")
         self._origin = _origin_of(self._base_url)
         self._window_seconds = window_seconds
-        self._line = line
+        self._limits = limits
         self._client = build_client(self._base_url)
-        self._asking, self._telling = Turns(line, _TURN_SECONDS), Turns(line, _TURN_SECONDS)
+        self._read_limit, self._order_limit = (
+            SilenceLimit(limits, _SILENT_RETRY_SECONDS),
+            SilenceLimit(limits, _SILENT_RETRY_SECONDS),
+        )
 
     def close(self) -> None:
         """Close all connections."""
@@ -101,7 +104,7 @@ class VapiApi:
                 self._client,
                 "GET",
                 f"{self._base_url}/call/{external_id}",
-                line=self._line,
+                limits=self._limits,
                 repeatable=True,
                 deadline=deadline,
                 bytes_max=self._bytes_max,
@@ -109,7 +112,7 @@ class VapiApi:
             )
             return self._read(answer, external_id)
 
-        with self._asking.wait():
+        with self._read_limit.request():
             return ask_again(ask, deadline)
 
     def say(self, control_url: str, text: str, *, then_end: bool) -> bool:
@@ -121,22 +124,22 @@ class VapiApi:
         spoken). ProviderUnavailable if Vapi did not accept it. CredentialsRejected if the control
         URL requires credentials. HeldBack. Source: docs.vapi.ai, live call control.
         """
-        return self._tell(
+        return self._send_order(
             control_url, {"type": "say", "content": text, "endCallAfterSpoken": then_end}
         )
 
     def end(self, control_url: str) -> bool:
         """End a live call at once. Result and errors: as `say`."""
-        return self._tell(control_url, {"type": "end-call"})
+        return self._send_order(control_url, {"type": "end-call"})
 
-    def _tell(self, control_url: str, order: dict[str, Any]) -> bool:
+    def _send_order(self, control_url: str, order: dict[str, Any]) -> bool:
         address = self._checked(control_url)
-        with self._telling.wait():
+        with self._order_limit.request():
             answer = exchange(
                 self._client,
                 "POST",
                 address,
-                line=self._line,
+                limits=self._limits,
                 repeatable=False,
                 deadline=Deadline.after(self._window_seconds),
                 json=order,

@@ -1,6 +1,6 @@
 """Maps Vapi's calls to `base.facts`. A missing or invalid value becomes None.
 
-An invalid value is also named in the facts' `oddities`. Money and durations are read from the text
+An invalid value is also named in the facts' `anomalies`. Money and durations are read from the text
 of the number, never through a float.
 """
 
@@ -64,8 +64,8 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
     Source: Vapi's call object, and real reports.
     """
     said = message or {}
-    odd: list[str] = []
-    status, unknown_status = _status_of(_given("status", said, call), odd)
+    anomalies: list[str] = []
+    status, unknown_status = _status_of(_given("status", said, call), anomalies)
     if said.get("type") == "end-of-call-report":
         status, unknown_status = CallStatus.ENDED, None
     elif status is None and _says_end(said, call):
@@ -73,11 +73,13 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         status = CallStatus.ENDED
     is_over = status is CallStatus.ENDED
     if is_over and _STATUSES.get(str(call.get("status")), status) is not status:
-        odd.append("stale_status")
-    started_at = _instant("startedAt", said, call, odd)
-    ended_at = _instant("endedAt", said, call, odd)
-    reason = _reason(said, call, odd) if is_over else None
-    duration_ms = _duration_ms(started_at, ended_at, _given("durationSeconds", said, call), odd)
+        anomalies.append("stale_status")
+    started_at = _instant("startedAt", said, call, anomalies)
+    ended_at = _instant("endedAt", said, call, anomalies)
+    reason = _reason(said, call, anomalies) if is_over else None
+    duration_ms = _duration_ms(
+        started_at, ended_at, _given("durationSeconds", said, call), anomalies
+    )
     never = (
         reason is not None
         and class_of(reason) is ReasonClass.NEVER_CONNECTED
@@ -85,7 +87,7 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
     )
     if never and duration_ms:
         # The report contradicts itself: no one was reached, but a duration is stated.
-        odd.append("talked_unanswered")
+        anomalies.append("talked_unanswered")
         never = False
     ours = _metadata(call)
     number = object_in(said.get("phoneNumber")) or object_in(call.get("phoneNumber"))
@@ -112,9 +114,9 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         ended_reason=reason,
         never_connected=never,
         platform_fault=reason is not None and is_platform_fault(reason),
-        provider_cost_micros=_cost_micros(said, call, odd),
+        provider_cost_micros=_cost_micros(said, call, anomalies),
         unknown_status=unknown_status,
-        oddities=tuple(dict.fromkeys(odd)),
+        anomalies=tuple(dict.fromkeys(anomalies)),
     )
 
 
@@ -161,14 +163,14 @@ def _given(name: str, said: Mapping[str, Any], call: Mapping[str, Any]) -> Any:
     return call.get(name) if value is None else value
 
 
-def _status_of(value: object, odd: list[str]) -> tuple[CallStatus | None, str | None]:
+def _status_of(value: object, anomalies: list[str]) -> tuple[CallStatus | None, str | None]:
     """Return the status, or None and an unknown value; both None if there is none."""
     if value is None:
         return None, None
     status = _STATUSES.get(value) if isinstance(value, str) else None
     if status is not None:
         return status, None
-    odd.append("status")
+    anomalies.append("status")
     return None, text_of(value, _STATUS_LENGTH_MAX) or "?"
 
 
@@ -176,21 +178,21 @@ def _says_end(said: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
     return any(_given(name, said, call) is not None for name in ("endedAt", "endedReason"))
 
 
-def _reason(said: Mapping[str, Any], call: Mapping[str, Any], odd: list[str]) -> str | None:
+def _reason(said: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]) -> str | None:
     given = _given("endedReason", said, call)
     reason = text_of(given, _REASON_LENGTH_MAX)
     if given is not None and reason is None:
-        odd.append("endedReason")
+        anomalies.append("endedReason")
     return reason
 
 
 def _instant(
-    name: str, said: Mapping[str, Any], call: Mapping[str, Any], odd: list[str]
+    name: str, said: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
 ) -> datetime | None:
     given = _given(name, said, call)
     instant = instant_of(given)
     if given is not None and instant is None:
-        odd.append(name)
+        anomalies.append(name)
     return instant
 
 
@@ -198,48 +200,50 @@ def _duration_ms(
     started_at: datetime | None,
     ended_at: datetime | None,
     seconds: object,
-    odd: list[str],
+    anomalies: list[str],
 ) -> int | None:
-    counted = _counted_ms(seconds, odd)
+    counted = _counted_ms(seconds, anomalies)
     if started_at is None or ended_at is None:
         return counted
     # Whole milliseconds, computed with integers; half of one is rounded up.
     between = ((ended_at - started_at) // timedelta(microseconds=1) + 500) // 1_000
     if not 0 <= between <= CALL_DURATION_MS_MAX:
-        odd.append("negative_duration" if between < 0 else "absurd_duration")
+        anomalies.append("negative_duration" if between < 0 else "absurd_duration")
         return counted
     if between == 0 and counted:
         # Equal times contradict the conversation, and the stated seconds have its length.
-        odd.append("durations_disagree")
+        anomalies.append("durations_disagree")
         return counted
     if counted is not None and abs(counted - between) > _DIFFERENCE_MS_MAX:
-        odd.append("durations_disagree")
+        anomalies.append("durations_disagree")
     return between
 
 
-def _counted_ms(value: object, odd: list[str]) -> int | None:
+def _counted_ms(value: object, anomalies: list[str]) -> int | None:
     number = _number(value)
     if number is None:
         if value is not None:
-            odd.append("durationSeconds")
+            anomalies.append("durationSeconds")
         return None
     if number < 0:
-        odd.append("negative_duration")
+        anomalies.append("negative_duration")
         return None
     # Compared before the multiplication, which would fail for an enormous exponent.
     if number > _DURATION_SECONDS_MAX:
-        odd.append("absurd_duration")
+        anomalies.append("absurd_duration")
         return None
     return int((number * 1000).to_integral_value(ROUND_HALF_UP))
 
 
-def _cost_micros(said: Mapping[str, Any], call: Mapping[str, Any], odd: list[str]) -> int | None:
+def _cost_micros(
+    said: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
+) -> int | None:
     value = _given("cost", said, call)
     number = _number(value)
     if number is None or not 0 <= number <= _COST_MAX:
         # Many messages have no cost. A cost that is null or invalid is an anomaly.
         if value is not None or "cost" in said or "cost" in call:
-            odd.append("cost")
+            anomalies.append("cost")
         return None
     return int((number * 1_000_000).to_integral_value(ROUND_HALF_UP))
 

@@ -6,7 +6,7 @@ from base.addresses import SentinelAddress, check_redis_address, sentinel_addres
 from base.settings import SettingsError, load_settings
 
 
-def test_a_services_address_names_sentinels_service_and_who_we_are():
+def test_sentinel_url_has_hosts_service_and_login():
     found = sentinel_address(
         "rediss+sentinel://us%40er:p%2Fw@one.example:26380,[::1]:7,two.example/holdfast/3"
         "?sentinel_password=s%26s&sentinel_username=watch"
@@ -23,14 +23,14 @@ def test_a_services_address_names_sentinels_service_and_who_we_are():
     )
 
 
-def test_a_services_address_needs_neither_login_nor_database():
+def test_sentinel_url_needs_neither_login_nor_database():
     found = sentinel_address("redis+sentinel://one:1/holdfast")
     assert found is not None
     assert (found.db, found.tls, found.username, found.password) == (0, False, None, None)
 
 
 @pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://h/0", "unix:///run/redis.sock?db=1"])
-def test_one_servers_address_is_left_to_the_client(url):
+def test_url_of_one_server_is_passed_to_the_client(url):
     assert sentinel_address(url) is None
     check_redis_address(url)
 
@@ -55,7 +55,7 @@ def test_one_servers_address_is_left_to_the_client(url):
         "redis+sentinel://:hidden@h:1/service/0?db=1",
     ],
 )
-def test_a_wrong_address_is_told_in_one_line_without_it(url, monkeypatch):
+def test_invalid_url_is_reported_in_one_line_without_the_url(url, monkeypatch):
     monkeypatch.setenv("REDIS_URL", url)
     with pytest.raises(SettingsError, match="REDIS_URL: ") as caught:
         load_settings()

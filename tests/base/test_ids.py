@@ -10,7 +10,7 @@ from base.clock import utc_now
 from base.ids import first_id, new_id, new_ids
 
 
-def test_an_id_shows_its_kind_and_has_26_characters_after_it():
+def test_id_has_its_kind_and_26_characters():
     assert re.fullmatch(r"org_[0-9a-hjkmnp-tv-z]{26}", new_id("org"))
 
 
@@ -37,7 +37,7 @@ def test_first_id_lies_between_ids_made_before_and_after_its_instant():
     assert len(first_id("job", utc_now())) == len(before)
 
 
-def test_ids_made_at_once_are_all_different_and_as_those_made_one_by_one():
+def test_ids_made_in_a_batch_are_unique_and_of_the_same_form():
     made = new_ids("job", 1_000)
     assert len(set(made)) == 1_000
     assert all(re.fullmatch(r"job_[0-9a-hjkmnp-tv-z]{26}", one) for one in made)

@@ -21,5 +21,5 @@ from base.masking import last_digits
         (None, None),
     ],
 )
-def test_of_a_number_the_last_four_digits_are_kept(number, shown):
+def test_number_keeps_its_last_four_digits(number, shown):
     assert last_digits(number) == shown

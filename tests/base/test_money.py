@@ -26,13 +26,13 @@ CURRENCIES = {"JPY": 0, "USD": 2, "BHD": 3}
 
 
 @given(st.sampled_from(sorted(CURRENCIES)), st.integers(-AMOUNT_MICROS_MAX, AMOUNT_MICROS_MAX))
-def test_micros_there_and_back_are_the_same(currency, micros):
+def test_micros_survive_both_conversions(currency, micros):
     assert micros_from_text(text_from_micros(micros, currency)) == micros
 
 
 @pytest.mark.parametrize("exponent", [0, 2, 3, 6])
 @given(data=st.data())
-def test_a_text_with_as_many_decimals_as_allowed_is_exact(exponent, data):
+def test_text_with_as_many_decimals_as_allowed_is_exact(exponent, data):
     bound = 10 ** (9 + exponent)
     minor = data.draw(st.integers(-bound, bound))
     text = f"{Decimal(minor).scaleb(-exponent):f}"
@@ -41,7 +41,7 @@ def test_a_text_with_as_many_decimals_as_allowed_is_exact(exponent, data):
 
 @pytest.mark.parametrize("exponent", [0, 2, 3, 6])
 @given(data=st.data())
-def test_a_text_that_is_finer_than_allowed_is_refused_however_fine(exponent, data):
+def test_text_with_too_many_decimals_is_refused(exponent, data):
     units = data.draw(st.integers(0, 10**9))
     zeros = data.draw(st.integers(exponent, 20))
     digit = data.draw(st.integers(1, 9))
@@ -53,7 +53,7 @@ def test_a_text_that_is_finer_than_allowed_is_refused_however_fine(exponent, dat
 @example("9" * 32)
 @example("1." + "0" * 29 + "1")
 @example("0." + "9" * 30)
-def test_whatever_the_text_it_is_exact_or_refused_and_nothing_else(text):
+def test_any_text_is_exact_or_refused(text):
     try:
         micros = micros_from_text(text)
     except InvalidAmount:
@@ -70,14 +70,14 @@ def test_whatever_the_text_it_is_exact_or_refused_and_nothing_else(text):
         *("0.0000001", "1000000000.000001", "-1000000001"),
     ],
 )
-def test_what_is_not_a_plain_decimal_within_bounds_is_refused(text):
+def test_text_that_is_no_plain_decimal_within_bounds_is_refused(text):
     with pytest.raises(InvalidAmount) as caught:
         micros_from_text(text)
     assert caught.value.code == "INVALID_AMOUNT"
 
 
 @pytest.mark.parametrize("value", [1, 1.0, None, b"1", Decimal(1)])
-def test_only_text_is_an_amount_never_a_number(value):
+def test_amount_is_parsed_from_text_only(value):
     with pytest.raises(InvalidAmount):
         micros_from_text(value)
 
@@ -96,7 +96,7 @@ def test_only_text_is_an_amount_never_a_number(value):
         ("1000000000.000000", 2, AMOUNT_MICROS_MAX),
     ],
 )
-def test_amounts_as_a_provider_writes_them(text, exponent, micros):
+def test_amount_is_formatted_for_a_provider(text, exponent, micros):
     assert micros_from_text(text, exponent) == micros
 
 
@@ -113,7 +113,7 @@ def test_amounts_as_a_provider_writes_them(text, exponent, micros):
         (-10_000, "USD", "-0.01"),
     ],
 )
-def test_amounts_as_a_person_reads_them(micros, currency, text):
+def test_amount_is_formatted_for_a_person(micros, currency, text):
     assert text_from_micros(micros, currency) == text
 
 
@@ -123,7 +123,7 @@ def test_decimals_are_those_of_iso_4217(currency, exponent):
 
 
 @pytest.mark.parametrize("currency", ["", "usd", "XYZ", "840", "XAU"])
-def test_a_currency_without_money_is_refused(currency):
+def test_unusable_currency_is_refused(currency):
     with pytest.raises(InvalidAmount):
         exponent_of(currency)
 
@@ -139,7 +139,7 @@ def test_iso_4217_has_currencies_of_0_2_3_and_4_decimals():
 @pytest.mark.parametrize(("currency", "exponent"), ISO.items())
 @settings(max_examples=15)
 @given(data=st.data())
-def test_minor_units_of_every_currency_there_and_back_are_the_same(currency, exponent, data):
+def test_minor_units_of_every_currency_survive_both_conversions(currency, exponent, data):
     bound = AMOUNT_MICROS_MAX // 10 ** (6 - exponent)
     minor = data.draw(st.integers(-bound, bound))
     amount = Amount.from_minor(minor, currency)
@@ -181,7 +181,7 @@ def test_minor_units_off_the_step_are_refused_both_ways(minor, step):
     ],
     ids=lambda value: f"{type(value).__name__}",
 )
-def test_an_amount_is_never_made_of_anything_inexact_or_out_of_bounds(value):
+def test_amount_is_never_made_from_an_inexact_or_unbounded_value(value):
     with pytest.raises(InvalidAmount):
         Amount(value, "USD")
 
@@ -194,7 +194,7 @@ def test_minor_units_are_an_int_within_bounds(value):
         minor_from_micros(value, 2)
 
 
-def test_a_number_too_long_to_be_written_is_out_of_bounds_like_any_other():
+def test_number_too_long_to_print_is_out_of_bounds():
     number = 10**10_000 + 1
     for make in (lambda: Amount(number, "USD"), lambda: Amount.from_minor(number, "USD")):
         with pytest.raises(InvalidAmount, match="out of bounds"):
@@ -210,7 +210,7 @@ def test_no_float_is_an_amount(value):
 
 
 @given(st.decimals())
-def test_decimal_is_an_amount_when_whole_micros_and_within_bounds(value):
+def test_decimal_of_whole_micros_within_bounds_is_an_amount(value):
     whole = value.is_finite() and value.copy_abs() <= AMOUNT_MICROS_MAX and value % 1 == 0
     try:
         amount = Amount(value, "USD")
@@ -223,12 +223,12 @@ def test_decimal_is_an_amount_when_whole_micros_and_within_bounds(value):
 
 
 @pytest.mark.parametrize("currency", ["usd", "XYZ", "", "XAU", None, 840, []])
-def test_an_amount_is_of_a_currency(currency):
+def test_amount_has_a_currency(currency):
     with pytest.raises(InvalidAmount):
         Amount(1, currency)
 
 
-def test_an_amount_is_a_value_that_cannot_be_changed():
+def test_amount_is_immutable():
     amount = Amount.from_text("0.0079", "USD")
     assert amount == Amount(7_900, "USD")
     assert amount != Amount(7_900, "EUR")

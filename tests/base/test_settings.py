@@ -27,12 +27,12 @@ def bare(monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def test_without_any_variable_there_are_defaults():
+def test_settings_have_defaults_without_any_variable():
     settings = load_settings()
     assert (settings.port, settings.paypal_environment, settings.database_url) == (8080, "live", "")
 
 
-def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
+def test_empty_variable_counts_as_not_set(monkeypatch):
     # Given every variable, each of them empty, as in an environment file that passes on unset
     # variables
     plain = load_settings()
@@ -61,7 +61,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
         ("TWILIO_BULK_PER_SECOND", "0"),
     ],
 )
-def test_a_wrong_setting_is_named_in_one_line(monkeypatch, name, value):
+def test_wrong_setting_is_named_in_one_line(monkeypatch, name, value):
     assert f"{name}: " in refusal(monkeypatch, **{name: value})
 
 
@@ -72,7 +72,7 @@ RATES = [name for name in Settings.model_fields if name.endswith("_per_second")]
 
 @pytest.mark.parametrize("name", [*DURATIONS, *RATES])
 @pytest.mark.parametrize("value", ["0", "0.0", "-1", "1e-9", "1e12", "inf", "nan", "0ms", "5s"])
-def test_a_duration_or_rate_that_cannot_be_meant_is_named(monkeypatch, name, value):
+def test_senseless_duration_or_rate_is_named(monkeypatch, name, value):
     if name == "subscription_grace_seconds" and float_of(value) == 0:
         monkeypatch.setenv(name.upper(), value)
         assert load_settings().subscription_grace_seconds == 0
@@ -89,18 +89,18 @@ def test_every_duration_and_rate_is_tested():
     assert len(RATES) == 2
 
 
-def test_a_webhook_id_of_letters_and_digits_is_accepted(monkeypatch):
+def test_webhook_id_of_letters_and_digits_is_accepted(monkeypatch):
     monkeypatch.setenv("PAYPAL_WEBHOOK_ID", "8PT597110X687430LKGECATA")
     assert load_settings().paypal_webhook_id == "8PT597110X687430LKGECATA"
 
 
-def test_several_wrong_settings_are_named_together(monkeypatch):
+def test_all_wrong_settings_are_named_at_once(monkeypatch):
     line = refusal(monkeypatch, PORT="x", LOG_LEVEL="y")
     assert "PORT: " in line
     assert "LOG_LEVEL: " in line
 
 
-def test_an_error_shows_no_value_secret_or_not(monkeypatch):
+def test_error_shows_no_value(monkeypatch):
     line = refusal(
         monkeypatch,
         PORT="hunter2",
@@ -115,12 +115,12 @@ def test_printed_settings_show_no_secret(monkeypatch):
     monkeypatch.setenv("PAYPAL_CLIENT_SECRET", "hunter2")
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", "hunter3")
     settings = load_settings()
-    for told in (repr(settings), str(settings), settings.model_dump_json()):
-        assert "hunter" not in told
+    for printed in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "hunter" not in printed
     assert settings.paypal_client_secret.get_secret_value() == "hunter2"
 
 
-def test_the_databases_passwords_are_not_printed_either(monkeypatch):
+def test_printed_settings_show_no_database_password(monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "postgresql://holdfast_app:hunter2@db/holdfast")
     monkeypatch.setenv("DATABASE_OWNER_URL", "postgresql://postgres:hunter3@db/holdfast")
     monkeypatch.setenv("REDIS_URL", "redis://:hunter4@cache/0")
@@ -133,11 +133,11 @@ def test_every_missing_setting_is_named_at_once():
     assert str(caught.value) == "missing setting: DATABASE_URL, PAYPAL_CLIENT_SECRET"
 
 
-def test_what_is_given_is_not_missing(monkeypatch):
+def test_given_setting_is_not_missing(monkeypatch):
     monkeypatch.setenv("PAYPAL_CLIENT_SECRET", "x")
     require(load_settings(), "paypal_client_secret", "paypal_environment")
 
 
-def test_an_address_loses_its_last_slash(monkeypatch):
+def test_trailing_slash_of_a_url_is_removed(monkeypatch):
     monkeypatch.setenv("PUBLIC_URL", "https://example.test/")
     assert load_settings().public_url == "https://example.test"

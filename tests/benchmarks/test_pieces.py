@@ -41,13 +41,13 @@ def test_callbacks_are_genuine(ingress, world, settings):
     assert len(world.read(InboxEvent, source="twilio")) == 6
 
 
-def test_an_answer_other_than_yes_ends_a_benchmark(ingress):
+def test_refused_request_ends_a_benchmark(ingress):
     request = http_request("/webhooks/paypal", {"Content-Type": "application/json"}, b"{}")
     with pytest.raises(SystemExit, match="401"):
         send_all(ingress.port, [request], connections=1)
 
 
-def test_ratio_is_of_each_round_and_percentile_is_of_measured_values():
+def test_ratio_is_per_round_and_percentile_is_a_measured_value():
     values, baselines = iter([2.0, 8.0]), iter([1.0, 2.0])
     result = compare("x", "per s", 2, value=lambda: next(values), baseline=lambda: next(baselines))
     assert (result.ratio_min, result.ratio, result.ratio_max) == (2.0, 3.0, 4.0)

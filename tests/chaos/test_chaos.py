@@ -52,7 +52,7 @@ SORTS = {
 }  # fmt: skip
 
 
-def test_a_minute_of_everything_broken_loses_doubles_and_drifts_nothing(tmp_path):
+def test_minute_of_faults_loses_doubles_and_drifts_nothing(tmp_path):
     # When all processes run under traffic for a minute while all kinds of faults occur
     path = tmp_path / "report.json"
     code, figures, said = run_chaos("--seconds", "60", "--seed", "1", "--json", str(path))
@@ -69,7 +69,7 @@ def test_a_minute_of_everything_broken_loses_doubles_and_drifts_nothing(tmp_path
     assert sum(times > 0 for times in report["faults"].values()) >= 5
 
 
-def test_without_a_relay_the_count_says_what_is_lost():
+def test_count_reports_lost_work_when_no_relay_runs():
     # When no relay runs, so that a job whose notification is lost is never run
     code, figures, said = run_chaos(
         "--seconds", "20", "--seed", "1", "--rest-seconds", "5", "--sabotage", "relay-off"
@@ -83,15 +83,15 @@ def test_without_a_relay_the_count_says_what_is_lost():
     named = re.search(r"^evidence: (.+)$", said, re.MULTILINE)
     assert named is not None, said
     path = Path(named[1])
-    told = json.loads(path.read_text())
+    written = json.loads(path.read_text())
     path.unlink()
-    assert (told["seed"], told["lost"]) == (1, lost)
-    assert len(told["problems"]) == sum(told[kind] for kind in ("lost", "doubled", "drift"))
-    assert sorts(told["explained"]) == sorts(told["problems"])
-    for problem in told["explained"]:
+    assert (written["seed"], written["lost"]) == (1, lost)
+    assert len(written["problems"]) == sum(written[kind] for kind in ("lost", "doubled", "drift"))
+    assert sorts(written["explained"]) == sorts(written["problems"])
+    for problem in written["explained"]:
         rows = [row for rows in problem["evidence"].values() for row in rows]
         assert all(id_ in row for row in rows for id_ in problem["ids"])
-    assert any(problem["evidence"] for problem in told["explained"])
+    assert any(problem["evidence"] for problem in written["explained"])
 
 
 def sorts(problems: list[dict[str, Any]]) -> set[tuple[str, str]]:

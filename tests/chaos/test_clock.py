@@ -72,7 +72,7 @@ def test_clock_of_a_paused_server_steps_for_all_sessions_at_once():
             assert minutes_off() == [step // 60] * 5
 
 
-def test_clock_without_the_library_says_what_is_missing(tmp_path, monkeypatch):
+def test_clock_names_the_missing_library(tmp_path, monkeypatch):
     monkeypatch.setattr("chaos.clock._LIBRARIES", "/nowhere/*.so")
     clock = DatabaseClock(tmp_path / "clock")
     assert (clock.can_step, clock.environment()) == (False, {})

@@ -20,7 +20,7 @@ from domain.calls import reservations
 from domain.calls.rates import set_rate
 from domain.wallet import holds
 from domain.wallet import operations as wallet
-from tests.chaos.yes import answering_yes
+from tests.chaos.accepting_server import accepting_server
 
 
 class AtRest:
@@ -40,14 +40,14 @@ class AtRest:
         )
         self.capture_id = self.pay("10.00")
         self.debit("d1", 700)
-        self.told("debit", "d1", 700, "OK")
+        self.journal_answer("debit", "d1", 700, "OK")
         self.hold("c1", 5_000)
         self.commit("c1", 3_000)
-        self.told("commit", "c1", 3_000, "OK")
+        self.journal_answer("commit", "c1", 3_000, "OK")
         world.receive("e1", "CHECKOUT.ORDER.APPROVED", b"{}")
         world.run_due()
         self.sql("UPDATE inbox SET outcome = 'handled'")
-        self.told("webhook", "e1", 0, "OK")
+        self.journal_answer("webhook", "e1", 0, "OK")
 
     def pay(self, value: str) -> str:
         capture = self.world.sandbox.control(
@@ -55,10 +55,10 @@ class AtRest:
             "/paypal/captures",
             {"organization_id": self.org, "value": value, "deliver": False},
         )
-        self.look("capture", capture["id"])
+        self.refresh("capture", capture["id"])
         return capture["id"]
 
-    def look(self, kind: str, external_id: str) -> None:
+    def refresh(self, kind: str, external_id: str) -> None:
         self.world.stage("look_at_payment", provider="paypal", kind=kind, external_id=external_id)
         self.world.run_due()
 
@@ -92,10 +92,10 @@ class AtRest:
         )
         assert outcome.ok
 
-    def told(self, what: str, key: str, micros: int, outcome: str | None) -> None:
+    def journal_answer(self, what: str, key: str, micros: int, outcome: str | None) -> None:
         self.journal.asked(what, self.org, key, micros)
         if outcome is not None:
-            self.journal.told(what, self.org, key, outcome)
+            self.journal.answered(what, self.org, key, outcome)
 
     def sql(self, *statements: str) -> None:
         """Change rows without any constraint or trigger, which only a superuser can do."""
@@ -124,34 +124,34 @@ def at_rest(world, urls, tmp_path):
     return system
 
 
-def test_a_debit_that_was_answered_but_never_written_is_lost(at_rest):
-    at_rest.told("debit", "d2", 10, "OK")
+def test_answered_debit_without_an_entry_is_lost(at_rest):
+    at_rest.journal_answer("debit", "d2", 10, "OK")
     assert at_rest.problems() == ["lost debit", "drift wallet"]
 
 
-def test_a_debit_that_nobody_answered_is_lost(at_rest):
-    at_rest.told("debit", "d2", 10, None)
+def test_unanswered_debit_is_lost(at_rest):
+    at_rest.journal_answer("debit", "d2", 10, None)
     assert at_rest.problems() == ["lost debit"]
 
 
-def test_a_debit_that_was_refused_but_written_is_doubled(at_rest):
+def test_refused_debit_with_an_entry_is_doubled(at_rest):
     at_rest.debit("d2", 10)
-    at_rest.told("debit", "d2", 10, "INSUFFICIENT_FUNDS")
+    at_rest.journal_answer("debit", "d2", 10, "INSUFFICIENT_FUNDS")
     assert at_rest.problems() == ["doubled debit", "drift wallet"]
 
 
-def test_a_debit_that_nobody_asked_for_is_doubled(at_rest):
+def test_debit_without_a_request_is_doubled(at_rest):
     at_rest.debit("d2", 10)
     assert at_rest.problems() == ["doubled debit", "drift wallet"]
 
 
-def test_a_debit_of_another_amount_is_drift(at_rest):
+def test_debit_of_another_amount_is_drift(at_rest):
     at_rest.debit("d2", 10)
-    at_rest.told("debit", "d2", 11, "OK")
+    at_rest.journal_answer("debit", "d2", 11, "OK")
     assert at_rest.problems() == ["drift debit", "drift wallet"]
 
 
-def test_a_debit_written_twice_is_doubled_and_breaks_the_chain(at_rest):
+def test_debit_written_twice_is_doubled_and_breaks_the_chain(at_rest):
     at_rest.sql(
         "INSERT INTO wallet_entries SELECT organization_id, 9, kind, direction, amount_micros,"
         " balance_before_micros, balance_after_micros, owed_after_micros, counter_account,"
@@ -163,7 +163,7 @@ def test_a_debit_written_twice_is_doubled_and_breaks_the_chain(at_rest):
     assert "drift chain:" in found
 
 
-def test_a_payment_that_never_came_in_is_lost(at_rest):
+def test_payment_without_a_row_is_lost(at_rest):
     at_rest.world.sandbox.control(
         "POST",
         "/paypal/captures",
@@ -172,7 +172,7 @@ def test_a_payment_that_never_came_in_is_lost(at_rest):
     assert at_rest.problems() == ["lost payment", "drift wallet"]
 
 
-def test_a_refund_that_was_never_looked_at_is_lost_until_it_is(at_rest):
+def test_refund_is_lost_until_it_is_refreshed(at_rest):
     # Given a payment with a partial refund
     refund = at_rest.world.sandbox.control(
         "POST", f"/paypal/captures/{at_rest.capture_id}/refund", {"value": "4.00", "deliver": False}
@@ -180,25 +180,25 @@ def test_a_refund_that_was_never_looked_at_is_lost_until_it_is(at_rest):
     assert at_rest.problems() == ["lost payment", "drift wallet"]
 
     # When the refund is read from PayPal, no problem remains
-    at_rest.look("refund", refund["id"])
+    at_rest.refresh("refund", refund["id"])
     assert at_rest.problems() == []
 
 
-def test_a_refund_beyond_what_is_left_is_owed_and_that_is_right(at_rest):
+def test_refund_beyond_the_balance_is_right_when_outstanding(at_rest):
     # Given a customer who has spent the money that is then refunded
     at_rest.debit("d2", 9_000_000)
-    at_rest.told("debit", "d2", 9_000_000, "OK")
+    at_rest.journal_answer("debit", "d2", 9_000_000, "OK")
     refund = at_rest.world.sandbox.control(
         "POST", f"/paypal/captures/{at_rest.capture_id}/refund", {"deliver": False}
     )
 
     # When the refund is read, then it is no problem that the wallet has an outstanding amount
-    at_rest.look("refund", refund["id"])
+    at_rest.refresh("refund", refund["id"])
     assert at_rest.problems() == []
     assert at_rest.world.wallet(at_rest.org).owed_micros > 0
 
 
-def test_a_payment_that_moved_more_than_it_brought_is_doubled(at_rest):
+def test_payment_that_moved_more_than_captured_is_doubled(at_rest):
     at_rest.sql(
         "UPDATE wallet_entries SET amount_micros = amount_micros + 1,"
         " balance_after_micros = balance_after_micros + 1 WHERE kind = 'topup'"
@@ -206,22 +206,22 @@ def test_a_payment_that_moved_more_than_it_brought_is_doubled(at_rest):
     assert "doubled payment" in at_rest.problems()
 
 
-def test_a_hold_left_open_or_billed_otherwise_is_lost(at_rest):
+def test_hold_is_lost_when_open_or_charged_differently(at_rest):
     at_rest.hold("c2", 100)
     at_rest.hold("c3", 100)
     at_rest.commit("c3", 50)
-    at_rest.told("commit", "c3", 60, "OK")
+    at_rest.journal_answer("commit", "c3", 60, "OK")
     assert at_rest.problems() == ["lost call", "lost call", "drift wallet"]
 
 
-def test_a_call_billed_that_nobody_asked_for_is_doubled(at_rest):
+def test_charged_call_without_a_request_is_doubled(at_rest):
     at_rest.commit("c2", 50)
     assert at_rest.problems() == ["doubled call", "drift wallet"]
 
 
-def test_a_released_hold_that_is_still_open_is_lost(at_rest):
+def test_released_hold_that_is_still_open_is_lost(at_rest):
     at_rest.hold("c2", 100)
-    at_rest.told("release", "c2", 0, "OK")
+    at_rest.journal_answer("release", "c2", 0, "OK")
     assert at_rest.problems() == ["lost call", "lost call", "drift wallet"]
 
 
@@ -233,7 +233,7 @@ def test_a_released_hold_that_is_still_open_is_lost(at_rest):
         "UPDATE inbox SET outcome = 'ignored'",
     ],
 )
-def test_a_webhook_taken_in_and_not_kept_or_not_handled_is_lost(at_rest, change):
+def test_accepted_webhook_is_lost_when_not_stored_or_not_handled(at_rest, change):
     at_rest.sql(change)
     assert at_rest.problems() == ["lost webhook"]
 
@@ -252,11 +252,11 @@ def test_provider_event_is_lost_when_no_worker_handled_it(at_rest):
         assert at_rest.problems() == []
 
 
-def test_a_message_that_was_answered_yes_and_is_not_kept_is_lost(at_rest):
+def test_accepted_message_without_a_row_is_lost(at_rest):
     # Given a call whose messages were only answered 200 and not stored
     call_id, sandbox = phone(at_rest), at_rest.world.sandbox
     take_phone(at_rest, call_id)
-    with answering_yes() as port:
+    with accepting_server() as port:
         sandbox.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
         for kind in ("status-update", "end-of-call-report", "conversation-update"):
             sandbox.control("POST", "/vapi/messages", {"type": kind, "call_id": call_id})
@@ -272,8 +272,8 @@ def test_a_message_that_was_answered_yes_and_is_not_kept_is_lost(at_rest):
     assert at_rest.problems() == []
 
 
-def test_a_webhook_that_was_never_taken_in_is_lost(at_rest):
-    at_rest.told("webhook", "e2", 0, None)
+def test_webhook_that_was_never_accepted_is_lost(at_rest):
+    at_rest.journal_answer("webhook", "e2", 0, None)
     assert at_rest.problems() == ["lost webhook"]
 
 
@@ -286,21 +286,21 @@ def test_a_webhook_that_was_never_taken_in_is_lost(at_rest):
         "outcome = 'discarded'",
     ],
 )
-def test_a_job_that_is_not_done_is_lost(at_rest, change):
+def test_job_that_is_not_done_is_lost(at_rest, change):
     at_rest.sql(
         f"UPDATE jobs SET {change} WHERE id = (SELECT max(id) FROM jobs WHERE done_at IS NOT NULL)"
     )
     assert at_rest.problems() == ["lost job"]
 
 
-def test_a_wallet_that_differs_from_its_entries_is_drift(at_rest):
+def test_wallet_that_differs_from_its_entries_is_drift(at_rest):
     at_rest.sql("UPDATE wallets SET balance_micros = balance_micros + 1")
     found = at_rest.problems()
     assert found[:2] == ["drift wallet", "drift wallet"]
     assert "drift chain:" in found
 
 
-def test_a_wallet_whose_held_is_not_nothing_at_the_end_is_drift(at_rest):
+def test_wallet_with_held_money_at_the_end_is_drift(at_rest):
     at_rest.sql("UPDATE wallets SET held_micros = 1")
     assert at_rest.problems() == ["drift wallet", "drift chain:"]
 
@@ -319,7 +319,7 @@ def test_a_wallet_whose_held_is_not_nothing_at_the_end_is_drift(at_rest):
          " SELECT id, 'call_shortfall', 'x', 'y', now() FROM organizations", "lost freeze"),
     ],
 )  # fmt: skip
-def test_an_organization_that_stands_otherwise_than_it_should_is_lost(at_rest, statement, word):
+def test_organization_is_lost_when_its_state_is_not_the_expected_one(at_rest, statement, word):
     at_rest.sql(statement)
     assert at_rest.problems() == [word]
 
@@ -344,7 +344,7 @@ def test_new_subscription_is_right_once_read_after_a_cancellation(at_rest):
     assert at_rest.problems() == []
 
 
-def test_a_customer_whose_only_subscription_was_cancelled_has_to_be_closed(at_rest):
+def test_organization_without_an_open_subscription_must_be_blocked(at_rest):
     old = at_rest.customer.subscription_id
     cancelled = {"status": "CANCELLED", "deliver": False}
     at_rest.world.sandbox.control("POST", f"/paypal/subscriptions/{old}/status", cancelled)
@@ -356,7 +356,7 @@ def test_a_customer_whose_only_subscription_was_cancelled_has_to_be_closed(at_re
     ]
 
 
-def test_a_subscription_that_the_provider_does_not_know_is_doubled(at_rest):
+def test_subscription_that_the_provider_does_not_know_is_doubled(at_rest):
     at_rest.sql(
         "INSERT INTO subscriptions SELECT (jsonb_populate_record(s, jsonb_build_object("
         "'id', 'sub_more', 'external_id', 'I-MORE'))).* FROM subscriptions s"
@@ -364,7 +364,7 @@ def test_a_subscription_that_the_provider_does_not_know_is_doubled(at_rest):
     assert at_rest.problems() == ["doubled subscription"]
 
 
-def test_a_subaccount_that_is_not_as_the_subscription_says_is_lost(at_rest):
+def test_subaccount_is_lost_when_it_differs_from_its_subscription(at_rest):
     at_rest.world.sandbox.control(
         "POST", f"/twilio/subaccounts/{at_rest.customer.subaccount_sid}", {"status": "suspended"}
     )
@@ -384,7 +384,7 @@ def phone(at_rest) -> str:
         ),
         limit_seconds=10,
     )
-    at_rest.told("phone", made["id"], 0, None)
+    at_rest.journal_answer("phone", made["id"], 0, None)
     return made["id"]
 
 
@@ -407,23 +407,23 @@ def take_phone(at_rest, provider_call_id: str) -> None:
     at_rest.world.run_due()
 
 
-def test_a_call_that_talked_and_is_charged_for_it_is_right(at_rest):
+def test_connected_call_is_right_when_charged(at_rest):
     take_phone(at_rest, phone(at_rest))
     assert at_rest.problems() == []
 
 
-def test_a_call_that_talked_and_is_not_known_is_lost(at_rest):
+def test_connected_call_without_a_row_is_lost(at_rest):
     phone(at_rest)
     assert at_rest.problems() == ["lost phone", "drift wallet"]
 
 
-def test_a_call_that_is_not_settled_is_lost(at_rest):
+def test_call_that_is_not_settled_is_lost(at_rest):
     take_phone(at_rest, phone(at_rest))
     at_rest.sql("UPDATE calls SET settled_at = NULL, settled_by = NULL, cost_micros = NULL")
     assert at_rest.problems() == ["lost phone"]
 
 
-def test_a_call_that_is_charged_twice_is_doubled(at_rest):
+def test_call_that_is_charged_twice_is_doubled(at_rest):
     take_phone(at_rest, phone(at_rest))
     at_rest.sql(
         "UPDATE wallet_entries SET kind = 'call', operation_key = 'call:p1:commit'"
@@ -432,13 +432,13 @@ def test_a_call_that_is_charged_twice_is_doubled(at_rest):
     assert "doubled phone" in at_rest.problems()
 
 
-def test_a_call_that_nobody_made_is_doubled(at_rest):
+def test_call_without_a_request_is_doubled(at_rest):
     take_phone(at_rest, phone(at_rest))
     at_rest.sql("UPDATE calls SET provider_call_id = 'another'")
     assert {"lost phone", "doubled phone"} <= set(at_rest.problems())
 
 
-def test_a_freeze_by_hand_is_right_until_it_is_lifted(at_rest):
+def test_manual_freeze_is_right_until_it_is_lifted(at_rest):
     # Given a freeze that an operator placed
     at_rest.world.do(
         lambda session, now: operator_actions.freeze_manually(
@@ -446,17 +446,17 @@ def test_a_freeze_by_hand_is_right_until_it_is_lifted(at_rest):
         )
     )
     assert "lost freeze" in at_rest.problems()
-    at_rest.told("freeze", "f1", 0, "OK")
+    at_rest.journal_answer("freeze", "f1", 0, "OK")
     assert at_rest.problems() == []
 
     # When the journal reports that it was lifted, but the freeze is still active
-    at_rest.told("lift", "f1", 0, "OK")
+    at_rest.journal_answer("lift", "f1", 0, "OK")
 
     # Then the lift was lost
     assert at_rest.problems() == ["lost freeze", "lost campaign"]
 
 
-def test_what_the_databases_guards_refuse_is_counted_from_the_servers_log(tmp_path):
+def test_refusals_of_database_guards_are_counted_from_its_log(tmp_path):
     # Given a server log with a refusal of each kind, and an error that is none
     log = tmp_path / "postgres.log"
     log.write_text(

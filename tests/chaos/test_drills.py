@@ -24,7 +24,7 @@ from chaos.servers import KillableServer
 from db.redis.client import connect
 from domain.wallet import freezes as wallet_freezes
 from local.supervisor import ChildProcess, Supervisor
-from tests.chaos.yes import answering_yes
+from tests.chaos.accepting_server import accepting_server
 from tests.support.servers import server_folder
 
 
@@ -52,7 +52,7 @@ def system(world, supervisor):
     """A system with one customer. Its ingress accepts everything and does nothing."""
     made = world.customer(micros=0)
     customer = Customer(made.id, False, made.sids[0], made.campaign_ids, made.subscription_id)
-    with answering_yes() as port:
+    with accepting_server() as port:
         world.sandbox.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
         yield SimpleNamespace(
             supervisor=supervisor,
@@ -73,7 +73,7 @@ def test_closing_event_is_lost_when_its_wallet_is_not_frozen_in_time(system, mon
     assert (done.struck, done.closed_seconds) == (True, ())
 
 
-def test_late_freeze_is_told_and_not_counted_on_an_overloaded_machine(system, monkeypatch):
+def test_late_freeze_is_reported_and_not_counted_under_overload(system, monkeypatch):
     monkeypatch.setattr(drills, "OVERLOADED", -1.0)
     done = closing_while(nothing_broken, within_seconds=0.3)(system, random.Random(1))
     assert done.problems == ()
@@ -101,7 +101,7 @@ def test_closing_event_is_timed_when_its_wallet_is_frozen(system, world):
     assert (again.struck, again.problems) == (False, ())
 
 
-def test_one_safety_worker_is_stopped_while_events_come(system):
+def test_one_safety_worker_is_stopped_while_events_arrive(system):
     pids = [system.supervisor.pid(name) for name in ("safety-1", "safety-2")]
     with safety_worker_stopped(system, random.Random(1)) as words:
         assert wait_until(lambda: sum(map(is_stopped, pids)) == 1, limit_seconds=10)

@@ -48,7 +48,7 @@ def test_evidence_explains_the_job_behind_many_lost_debits(world, urls, tmp_path
     path = tmp_path / "evidence.json"
     write_evidence(system, report, path)
     # Then the job is explained by its row
-    told = json.loads(path.read_text())
-    job = next(one for one in told["explained"] if one["words"].startswith("job "))
+    written = json.loads(path.read_text())
+    job = next(one for one in written["explained"] if one["words"].startswith("job "))
     assert any(job_id in row for row in job["evidence"]["table jobs"])
-    assert len(told["problems"]) == 51
+    assert len(written["problems"]) == 51

@@ -15,7 +15,7 @@ from chaos.faults import KINDS, Planned, plan, strike
 from local.supervisor import ChildProcess, Supervisor
 
 
-def test_a_seed_gives_the_same_faults_at_the_same_times():
+def test_seed_gives_the_same_faults_at_the_same_times():
     # When one seed is planned twice, and another seed once
     first, again, other = plan(1, 120), plan(1, 120), plan(2, 120)
 
@@ -33,7 +33,7 @@ def test_every_kind_of_fault_strikes_within_a_few_minutes():
     assert all(0 < one.at < 240 for one in planned)
 
 
-def test_what_lasts_long_is_not_begun_when_it_could_not_end_in_time():
+def test_long_fault_is_not_planned_when_it_could_not_end_in_time():
     # When a short run is planned
     kinds = [one.kind for one in plan(1, 30)]
 
@@ -43,7 +43,7 @@ def test_what_lasts_long_is_not_begun_when_it_could_not_end_in_time():
 
 
 @pytest.mark.parametrize("kind", ["worker_killed", "relay_frozen", "worker_frozen_asking"])
-def test_a_fault_that_found_nobody_is_none(world, urls, kind):
+def test_fault_is_not_struck_when_no_process_runs(world, urls, kind):
     # Given a system in which no process runs
     system = SimpleNamespace(
         supervisor=Supervisor(), control=world.sandbox.control, owner_url=urls.owner_url
@@ -52,7 +52,7 @@ def test_a_fault_that_found_nobody_is_none(world, urls, kind):
     assert not strike(system, Planned(0.0, kind, "1")).struck
 
 
-def test_a_worker_that_sleeps_already_is_not_woken_by_another_freeze():
+def test_second_pause_does_not_wake_a_paused_worker():
     # Given a worker that was frozen for longer than any lease
     supervisor = Supervisor()
     argv = [sys.executable, "-c", "import time; time.sleep(600)"]

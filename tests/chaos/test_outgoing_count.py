@@ -29,8 +29,8 @@ class Dialled:
         path = f"/vapi/calls/{self.vapi_id}"
         assert wait_until(lambda: control("GET", path)["ended"] is not None, limit_seconds=10)
         self.ms = talked_ms(control("GET", path)["call"])
-        system.told("book", "o1", 0, "OK")
-        system.told("dial", "o1", 0, self.vapi_id)
+        system.journal_answer("book", "o1", 0, "OK")
+        system.journal_answer("dial", "o1", 0, self.vapi_id)
 
     def reserve(self, call_id: str = "o1", vapi_id: str | None = None) -> None:
         reserved = self.world.do(
@@ -108,7 +108,7 @@ def test_outgoing_call_is_lost_when_its_hold_is_open(dialled):
 
 
 def test_reservation_is_doubled_when_charged_and_never_dialled(charged):
-    charged.system.told("book", "o2", 0, "OK")
+    charged.system.journal_answer("book", "o2", 0, "OK")
     charged.reserve("o2")
     charged.commit("o2", 1_000)
     assert charged.problems() == ["doubled outgoing", "drift wallet"]
@@ -127,13 +127,13 @@ def test_reservation_is_doubled_when_charged_and_never_dialled(charged):
     ],
 )
 def test_outgoing_call_is_lost_when_the_answer_is_wrong(charged, what, outcome, expected):
-    charged.system.told(what, "o1", 0, outcome)
+    charged.system.journal_answer(what, "o1", 0, outcome)
     assert charged.problems() == expected
 
 
 @pytest.mark.parametrize("what", ["longer", "denied"])
-def test_contradicting_report_is_lost_until_a_person_is_told(charged, what):
-    charged.system.told(what, "o1", 0, "OK")
+def test_contradicting_report_is_lost_until_it_is_alerted(charged, what):
+    charged.system.journal_answer(what, "o1", 0, "OK")
     assert charged.problems() == ["lost outgoing"]
     charged.system.sql(
         "INSERT INTO alerts (kind, organization_id, subject, severity, details, raised_at)"
@@ -143,6 +143,6 @@ def test_contradicting_report_is_lost_until_a_person_is_told(charged, what):
 
 
 def test_denied_conversation_is_right_when_the_call_is_marked(charged):
-    charged.system.told("denied", "o1", 0, "OK")
+    charged.system.journal_answer("denied", "o1", 0, "OK")
     charged.system.sql("UPDATE calls SET oddities = ARRAY['talk_denied']")
     assert charged.problems() == []

@@ -42,7 +42,7 @@ def problems(seconds: float, *, alerts: list[tuple[str, str]], load: float = 5.0
         (116.0, [], ["and had to end after 15 s", "and no alert was raised"]),
     ],
 )
-def test_call_past_its_maximum_is_lost_when_late_or_not_told(seconds, alerts, expected):
+def test_call_past_its_maximum_is_lost_when_late_or_not_alerted(seconds, alerts, expected):
     assert problems(seconds, alerts=alerts) == expected
 
 

@@ -59,7 +59,7 @@ def slow_control() -> Iterator[SlowControl]:
         server.server_close()
 
 
-def test_event_is_delivered_when_it_is_told_after_the_stop(urls, tmp_path):
+def test_event_is_delivered_when_it_is_queued_after_the_stop(urls, tmp_path):
     # Given a thread that is making a payment at the moment at which the traffic stops
     with slow_control() as control:
         client = {

@@ -37,9 +37,9 @@ class Campaign:
         )
         self.taken_over: list[str] = []
 
-    def permit(self, contact_id: str, asked_at: float, told_at: float) -> None:
+    def permit(self, contact_id: str, asked_at: float, answered_at: float) -> None:
         self.facts.story.wishes["predial"]["org", contact_id] = Wish(
-            0, "eligible", asked_at=asked_at, told_at=told_at
+            0, "eligible", asked_at=asked_at, answered_at=answered_at
         )
 
     def dial(self, contact_id: str, ended: float, *, talked: int = 0, known: bool = True) -> None:

@@ -76,7 +76,7 @@ def test_open_route_passes_both_ways_and_skips_a_server_that_is_down(connect):
     assert say(connect(), b"hello") == b"hello"
 
 
-def test_a_cut_breaks_what_stands_and_nothing_that_comes_after(proxy, connect):
+def test_cut_breaks_open_connections_and_no_later_ones(proxy, connect):
     # Given an open connection
     connection = connect()
     assert say(connection, b"one") == b"one"
@@ -89,7 +89,7 @@ def test_a_cut_breaks_what_stands_and_nothing_that_comes_after(proxy, connect):
     assert say(connect(), b"two") == b"two"
 
 
-def test_a_route_that_refuses_takes_nobody_until_it_is_open_again(proxy, connect):
+def test_refusing_route_accepts_no_connection_until_open(proxy, connect):
     # When the route refuses
     standing = connect()
     assert say(standing, b"one") == b"one"
@@ -121,7 +121,7 @@ def test_stalled_route_keeps_data_and_passes_it_on_once_open(proxy, connect):
     assert connection.recv(1024) == b"two"
 
 
-def test_a_slow_route_keeps_the_order(proxy, connect):
+def test_slow_route_keeps_the_order(proxy, connect):
     # Given a slow route
     connection = connect()
     proxy.ask(route="r", do="delay", seconds=0.05)
@@ -140,7 +140,7 @@ def test_a_slow_route_keeps_the_order(proxy, connect):
     assert heard == b"".join(b"%04d" % number for number in range(100))
 
 
-def test_a_deaf_route_loses_answers_and_nothing_else(proxy, connect, echo):
+def test_deaf_route_loses_answers_and_nothing_else(proxy, connect, echo):
     # Given a deaf route
     connection = connect()
     assert say(connection, b"one") == b"one"
@@ -158,7 +158,7 @@ def test_a_deaf_route_loses_answers_and_nothing_else(proxy, connect, echo):
     assert say(connection, b"three") == b"three"
 
 
-def test_it_ends_with_whoever_started_it(proxy):
+def test_proxy_ends_with_its_parent_process(proxy):
     # When its standard input ends
     proxy.stop()
 

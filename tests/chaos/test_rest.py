@@ -59,7 +59,7 @@ def test_processes_are_stopped_at_the_limit_although_work_waits(sleepers):
     assert wait_until(lambda: state(sleepers, "safety-1") == "T", limit_seconds=10)
 
 
-def test_a_job_that_is_staged_is_waited_for(world):
+def test_job_that_is_staged_is_waited_for(world):
     # Given a system without calls, at rest
     system = SimpleNamespace(control=world.sandbox.control, do=world.do)
     assert not something_waits(system)

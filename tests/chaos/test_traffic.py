@@ -11,7 +11,7 @@ from chaos.traffic import start_threads
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_died_is_told_since_it_asked_for_nothing_more(urls, tmp_path):
+def test_dead_traffic_thread_is_reported(urls, tmp_path):
     # Given traffic whose payments, calls and changes cannot reach the sandbox
     client = {
         "organization_id": "org_none",
@@ -42,5 +42,5 @@ def test_a_thread_that_died_is_told_since_it_asked_for_nothing_more(urls, tmp_pa
     problems = traffic_problems({"died": scene.died, "running": []})
     assert {one.kind for one in problems} == {"lost"}
     assert all("died: httpx.ConnectError: " in one.words for one in problems)
-    told = {one.words.split()[1] for one in problems}
-    assert {"payments", "phone-0", "phone-1"} <= told
+    names = {one.words.split()[1] for one in problems}
+    assert {"payments", "phone-0", "phone-1"} <= names

@@ -25,7 +25,7 @@ def org(organization_id):
 @pytest.fixture
 def call(org, run, database):
     """A reserved call that costs one cent a second."""
-    told(run, "call", "rate", "set", org, "--per-minute", "0.60", "--why", "prices")
+    output_of(run, "call", "rate", "set", org, "--per-minute", "0.60", "--why", "prices")
     subscribe(database, org)
     reserve(
         database,
@@ -47,14 +47,14 @@ def reserve(database, org: str, call_id: str, **more) -> None:
     assert reserved.outcome.ok, reserved.outcome
 
 
-def told(run, *arguments: str) -> str:
+def output_of(run, *arguments: str) -> str:
     code, out, err = run(*arguments)
     assert code == 0, err
     return out
 
 
 def data(run, *arguments: str):
-    return json.loads(told(run, *arguments, "--json"))
+    return json.loads(output_of(run, *arguments, "--json"))
 
 
 def refused(run, *arguments: str) -> str:
@@ -64,8 +64,8 @@ def refused(run, *arguments: str) -> str:
     return err
 
 
-def test_a_rate_is_set_listed_and_removed(org, run):
-    told(
+def test_rate_is_set_listed_and_removed(org, run):
+    output_of(
         run, "call", "rate", "set", org, "--per-minute", "0.12", "--increment", "6",
         "--minimum", "0.02", "--route", "outbound:+44", "--why", "prices",
     )  # fmt: skip
@@ -74,8 +74,12 @@ def test_a_rate_is_set_listed_and_removed(org, run):
     assert (row["per_minute_micros"], row["minimum_micros"]) == (120_000, 20_000)
     assert (row["currency"], row["increment_seconds"]) == ("USD", 6)
     assert datetime.fromisoformat(row["set_at"]).tzinfo is not None
-    assert "removed" in told(run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone")
-    assert "not found" in told(run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone")
+    assert "removed" in output_of(
+        run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone"
+    )
+    assert "not found" in output_of(
+        run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone"
+    )
     assert data(run, "call", "rate", "list", org) == []
 
 
@@ -88,13 +92,15 @@ def test_a_rate_is_set_listed_and_removed(org, run):
         (("--per-minute", "1", "--route", "home"), "INVALID_RATE"),
     ],
 )
-def test_a_rate_that_is_none_is_refused_in_one_line(org, run, arguments, words):
+def test_invalid_rate_is_refused_in_one_line(org, run, arguments, words):
     assert words in refused(run, "call", "rate", "set", org, *arguments, "--why", "x")
 
 
 def test_only_the_named_terms_change(org, run):
     before = data(run, "call", "terms", "show", org)
-    told(run, "call", "terms", "set", org, "--margin-seconds", "8", "--fail-open", "--why", "x")
+    output_of(
+        run, "call", "terms", "set", org, "--margin-seconds", "8", "--fail-open", "--why", "x"
+    )
     after = data(run, "call", "terms", "show", org)
     assert after == before | {"margin_seconds": 8, "fail_open": True}
     assert "name at least one" in refused(run, "call", "terms", "set", org, "--why", "x")
@@ -102,18 +108,33 @@ def test_only_the_named_terms_change(org, run):
     assert "INVALID_TERMS" in refused(run, "call", "terms", "set", org, *wrong, "--why", "x")
 
 
-def test_a_door_is_one_organizations(org, run, database):
-    told(run, "call", "door", "add", org, "phone_number", "n1", "--assistant", "a1", "--why", "x")
-    (row,) = data(run, "call", "door", "list", org)
+def test_entry_point_belongs_to_one_organization(org, run, database):
+    output_of(
+        run,
+        "call",
+        "entry-point",
+        "add",
+        org,
+        "phone_number",
+        "n1",
+        "--assistant",
+        "a1",
+        "--why",
+        "x",
+    )
+    (row,) = data(run, "call", "entry-point", "list", org)
+    assert data(run, "call", "door", "list", org) == [row]
     assert (row["kind"], row["external_id"], row["assistant_id"]) == ("phone_number", "n1", "a1")
     other = make_organization(database)
     assert "INVALID_DOOR" in refused(
-        run, "call", "door", "add", other, "phone_number", "n1", "--why", "x"
+        run, "call", "entry-point", "add", other, "phone_number", "n1", "--why", "x"
     )
-    assert "removed" in told(run, "call", "door", "remove", "phone_number", "n1", "--why", "x")
+    assert "removed" in output_of(
+        run, "call", "entry-point", "remove", "phone_number", "n1", "--why", "x"
+    )
 
 
-def test_a_call_is_listed_and_shown_by_each_of_its_ids(call, org, run):
+def test_call_is_listed_and_shown_by_each_of_its_ids(call, org, run):
     (row,) = data(run, "call", "list")
     assert (row["call_id"], row["organization_id"], row["status"]) == (call, org, "admitted")
     assert (row["refusal"], row["is_ending"], row["cost_micros"]) == (None, False, None)
@@ -130,7 +151,7 @@ def test_a_call_is_listed_and_shown_by_each_of_its_ids(call, org, run):
 def test_calls_are_listed_by_state_and_page_by_page(call, org, run, database):
     # Given a second call, which has ended and was charged
     reserve(database, org, "visit-2", appointment_id=None)
-    told(run, "call", "settle", "visit-2", "--seconds", "1", "--why", "by the log")
+    output_of(run, "call", "settle", "visit-2", "--seconds", "1", "--why", "by the log")
 
     # When calls are listed with filters
     def listed(*asked: str) -> list[str]:
@@ -152,10 +173,10 @@ def test_calls_are_listed_by_state_and_page_by_page(call, org, run, database):
     assert "CALL_NOT_FOUND" in refused(run, "call", "list", "--after", "nothing")
 
 
-def test_a_call_that_is_not_the_only_one_is_not_acted_on(call, org, run, database):
+def test_ambiguous_call_id_is_refused(call, org, run, database):
     # Given another organization's call with the same ID and the same appointment
     other = make_organization(database, micros=5_000_000)
-    told(run, "call", "rate", "set", other, "--per-minute", "0.60", "--why", "prices")
+    output_of(run, "call", "rate", "set", other, "--per-minute", "0.60", "--why", "prices")
     subscribe(database, other)
     reserve(database, other, call)
     # When one of them should be ended or settled, without naming the organization
@@ -186,14 +207,14 @@ def test_appointment_is_refused_as_a_call_id_when_it_has_several_calls(call, org
     assert data(run, "call", "show", "appointment-1")["call_id"] == "visit-2"
 
 
-def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
+def test_changes_are_printed_as_json_with_operator_and_reason(org, run, urls):
     # When each of the changes is made with --json
     why = ("--why", "the contract", "--by", "ann")
     rate = data(run, "call", "rate", "set", org, "--per-minute", "0.12", *why)
     faults = ("--fault-policy", "charge", "--fault-waived-minutes", "5")
     terms = data(run, "call", "terms", "set", org, *faults, *why)
-    entry_point = data(run, "call", "door", "add", org, "assistant", "a1", *why)
-    gone = data(run, "call", "door", "remove", "assistant", "a1", *why)
+    entry_point = data(run, "call", "entry-point", "add", org, "assistant", "a1", *why)
+    gone = data(run, "call", "entry-point", "remove", "assistant", "a1", *why)
     none = data(run, "call", "rate", "remove", org, "inbound", *why)
     # Then each of them reports what it did
     assert rate == {
@@ -229,14 +250,16 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
         ]
 
 
-def test_a_call_is_ended_by_hand_once(call, run):
-    assert "is being ended" in told(run, "call", "end", call, "--why", "a complaint")
-    assert "already" in told(run, "call", "end", call, "--why", "a complaint")
+def test_call_is_ended_manually_once(call, run):
+    assert "is being ended" in output_of(run, "call", "end", call, "--why", "a complaint")
+    assert "already" in output_of(run, "call", "end", call, "--why", "a complaint")
     assert data(run, "call", "show", call)["end_cause"] == "OPERATOR"
 
 
-def test_a_call_is_settled_by_hand_and_adds_to_the_costs(call, org, run, database):
-    assert "0.13" in told(run, "call", "settle", call, "--seconds", "12.5", "--why", "by the log")
+def test_manually_settled_call_adds_to_the_costs(call, org, run, database):
+    assert "0.13" in output_of(
+        run, "call", "settle", call, "--seconds", "12.5", "--why", "by the log"
+    )
     shown = data(run, "call", "show", call)
     assert (shown["cost_micros"], shown["settled_by"]) == (130_000, "operator")
     assert (shown["currency"], shown["duration_ms"]) == ("USD", 12_500)
@@ -250,18 +273,30 @@ def test_a_call_is_settled_by_hand_and_adds_to_the_costs(call, org, run, databas
 
 
 @pytest.mark.parametrize("seconds", ["long", "-1", "1e9", "nan", ""])
-def test_a_duration_that_is_none_is_refused_and_nothing_is_charged(call, run, seconds):
+def test_invalid_duration_is_refused_and_nothing_is_charged(call, run, seconds):
     refused(run, "call", "settle", call, f"--seconds={seconds}", "--why", "x")
     assert data(run, "call", "show", call)["cost_micros"] is None
 
 
-def test_costs_of_days_that_are_none_are_refused(org, run):
+def test_costs_of_invalid_days_are_refused(org, run):
     assert "--from" in refused(run, "call", "costs", "--from", "2026-01-02", "--to", "2026-01-01")
 
 
-def test_a_refused_call_is_listed_and_shown_with_its_reason(org, run, database):
+def test_refused_call_is_listed_and_shown_with_its_reason(org, run, database):
     # Given a number that leads to an organization without a rate
-    told(run, "call", "door", "add", org, "phone_number", "n1", "--assistant", "a1", "--why", "x")
+    output_of(
+        run,
+        "call",
+        "entry-point",
+        "add",
+        org,
+        "phone_number",
+        "n1",
+        "--assistant",
+        "a1",
+        "--why",
+        "x",
+    )
     ask = CallAsk("v-1", CallDirection.INBOUND, None, "n1", None, "…0006", None, None)
     made = database.run(lambda session: admission.admit(session, ask, clock(session)))
     assert made.refusal is not None

@@ -24,7 +24,7 @@ from local import ROOT
 from tests.support.world import fund
 
 
-def test_an_organization_is_made_with_brand_and_campaign_and_shown(run):
+def test_organization_is_created_with_brand_and_campaign_and_shown(run):
     # Given an organization with a brand and a campaign, made by commands
     _, out, _ = run("org", "create", "Acme", "--currency", "JPY")
     organization_id = out.strip()
@@ -47,7 +47,7 @@ def test_an_organization_is_made_with_brand_and_campaign_and_shown(run):
     assert organization_id in run("org", "list")[1]
 
 
-def test_a_wallet_is_shown_with_exact_figures(run, organization_id):
+def test_wallet_is_shown_with_exact_figures(run, organization_id):
     _, out, _ = run("wallet", "show", organization_id, "--json")
     shown = json.loads(out)
     figures = ("balance_micros", "held_micros", "available_micros", "outstanding_micros")
@@ -56,7 +56,7 @@ def test_a_wallet_is_shown_with_exact_figures(run, organization_id):
     assert "balance          5.00 USD\n" in run("wallet", "show", organization_id)[1]
 
 
-def test_a_freeze_by_hand_is_placed_and_lifted_with_who_and_why(run, organization_id):
+def test_manual_freeze_is_placed_and_lifted_with_operator_and_reason(run, organization_id):
     assert run("wallet", "freeze", organization_id, "--why", "fraud", "--by", "ann")[0] == 0
     frozen = json.loads(run("wallet", "show", organization_id, "--json")[1])
     (placed,) = [one for one in frozen["freezes"] if one["reason"] == "manual"]
@@ -67,7 +67,7 @@ def test_a_freeze_by_hand_is_placed_and_lifted_with_who_and_why(run, organizatio
     assert "ann: cleared" in history
 
 
-def test_an_override_lets_it_spend_although_a_reason_stands(run, organization_id):
+def test_override_allows_spending_while_a_freeze_is_active(run, organization_id):
     run("wallet", "freeze", organization_id, "--why", "fraud")
     options = ("--reason", "manual", "--hours", "1", "--why", "customer calls")
     assert run("wallet", "override", organization_id, *options)[0] == 0
@@ -77,7 +77,7 @@ def test_an_override_lets_it_spend_although_a_reason_stands(run, organization_id
     assert datetime.fromisoformat(placed["override_until"]) > datetime.now(UTC)
 
 
-def test_a_correction_is_an_entry_and_safe_to_repeat_under_its_key(run, organization_id):
+def test_correction_is_an_entry_and_safe_to_repeat_under_its_key(run, organization_id):
     words = ("wallet", "correct", organization_id, "1.25", "--why", "goodwill", "--key", "k1")
     assert run(*words)[1] == "wrote entry 2\n"
     assert run(*words)[1] == "replay of entry 2\n"
@@ -102,8 +102,8 @@ def test_history_is_shown_with_the_decimals_of_its_currency(run):
     organization_id = out.strip()
     for amount in ("120", "-20.000001"):
         assert run("wallet", "correct", organization_id, amount, "--why", "x")[0] == 0
-    told = run("wallet", "history", organization_id)[1]
-    debit, credit = [line for line in told.splitlines() if "BALANCE_CORRECTION" in line]
+    printed = run("wallet", "history", organization_id)[1]
+    debit, credit = [line for line in printed.splitlines() if "BALANCE_CORRECTION" in line]
     assert re.search(r"debit +20.000001 JPY +99.999999 JPY", debit)
     assert re.search(r"credit +120 JPY +120 JPY", credit)
     kind = ("--kind", "BALANCE_CORRECTION")
@@ -114,7 +114,7 @@ def test_history_is_shown_with_the_decimals_of_its_currency(run):
     ]
 
 
-def test_an_instant_without_a_zone_is_one_of_utc_whatever_the_roles(run, urls, organization_id):
+def test_instant_without_a_zone_is_utc_for_every_role(run, urls, organization_id):
     # Given connections whose time zone is far from UTC, and an entry written just now
     with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as owner:
         name = sql.Identifier(owner.info.dbname)
@@ -132,7 +132,7 @@ def test_an_instant_without_a_zone_is_one_of_utc_whatever_the_roles(run, urls, o
     assert run(*words, "--until", (second - timedelta(hours=1)).isoformat())[1] == ""
 
 
-def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization_id):
+def test_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization_id):
     # Given a row that was changed around all constraints and triggers
     with psycopg.connect(driver_url(urls.owner_url)) as superuser:
         superuser.execute("SET session_replication_role = replica")
@@ -176,21 +176,21 @@ def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization
         (("migrate", "nope"), "Can't locate revision"),
     ],
 )
-def test_bad_input_gets_one_clear_line_and_nothing_changes(
+def test_invalid_input_is_refused_in_one_line_and_changes_nothing(
     run, database, organization_id, words, line
 ):
     given = [organization_id if word == "ORG" else word for word in words]
     code, out, err = run(*given)
     assert code == 1
     assert out == ""
-    told = [row for row in err.splitlines() if not row.startswith("key ")]
-    assert told == [told[0]]
-    assert told[0].startswith("holdfast: ")
-    assert line in told[0]
+    printed = [row for row in err.splitlines() if not row.startswith("key ")]
+    assert printed == [printed[0]]
+    assert printed[0].startswith("holdfast: ")
+    assert line in printed[0]
     fund(database, organization_id, 1)  # Nothing holds a lock, and the wallet still works.
 
 
-def test_without_a_sandbox_a_trigger_says_how_to_start_one(run, monkeypatch, tmp_path):
+def test_trigger_says_how_to_start_a_missing_sandbox(run, monkeypatch, tmp_path):
     monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path))
     code, _, err = run("trigger", "paypal", "BILLING.SUBSCRIPTION.CANCELLED", "--org", "x")
     assert (code, err) == (2, "holdfast: no sandbox runs here; start one: holdfast up --sandbox\n")
@@ -212,7 +212,7 @@ def test_help_lists_the_options_of_a_command_with_its_own_parser(command, option
     assert [one for one in options if one not in done.stdout] == []
 
 
-def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
+def test_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
     customer = world.customer()
     words = ("campaign", "pause", customer.campaign_ids[0], "--why", "complaint", "--by", "ann")
     assert run(*words)[0] == 0
@@ -232,7 +232,7 @@ def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
     assert (noted.act, noted.operator, noted.why) == ("campaign.pause", "ann", "complaint")
 
 
-def test_a_posture_is_enforced_by_command_with_who_and_why(run, database, organization_id):
+def test_org_enforce_records_operator_and_reason(run, database, organization_id):
     words = ("org", "enforce", organization_id, "--why", "to be sure", "--by", "ann")
     assert run(*words)[1].startswith("subscription ")
     (noted,) = database.run(
@@ -241,6 +241,6 @@ def test_a_posture_is_enforced_by_command_with_who_and_why(run, database, organi
     assert (noted.act, noted.operator, noted.why) == ("organization.enforce", "ann", "to be sure")
 
 
-def test_the_readme_names_every_setting():
+def test_readme_names_every_setting():
     named = set(re.findall(r"`([A-Z][A-Z_]+)`", (ROOT / "README.md").read_text()))
     assert {name.upper() for name in Settings.model_fields} <= named

@@ -34,7 +34,7 @@ def listed(run, *arguments):
     return json.loads(out)
 
 
-def test_jobs_are_found_by_all_that_is_known_of_them(run, database):
+def test_jobs_are_found_by_every_filter(run, database):
     owed, gone = stage(database, name="a"), dead(database, "b")
     assert [one["job_id"] for one in listed(run)] == [owed]
     (shown,) = listed(run, "--state", "dead", "--job", "b", "--error", "BOO", "--queue", "safety")
@@ -59,7 +59,7 @@ def test_pages_follow_each_other_by_cursor(run, database):
     assert run("job", "list", "--limit", "6")[2] == ""
 
 
-def test_a_job_is_shown_whole_with_its_attempts_and_what_can_be_done(run, database):
+def test_job_is_shown_with_its_attempts_and_possible_actions(run, database):
     job_id = dead(database)
     assert run("job", "redrive", job_id, "--why", "mended", "--by", "ann")[0] == 0
     fail(database, claim(database, job_id), retry=None)
@@ -89,7 +89,7 @@ def test_one_job_is_redriven_discarded_and_run_now_by_id(run, database):
     assert acts(database, waiting) == [("job.run_now", "ann", "c")]
 
 
-def test_a_bulk_act_takes_what_its_filters_find_up_to_its_limit(run, database):
+def test_bulk_action_takes_the_filtered_jobs_up_to_its_limit(run, database):
     mine = [dead(database, "mine") for _ in range(4)]
     other = dead(database, "other")
 
@@ -103,7 +103,7 @@ def test_a_bulk_act_takes_what_its_filters_find_up_to_its_limit(run, database):
     assert [len(acts(database, one)) for one in (*mine, other)] == [0, 1, 1, 1, 0]
 
 
-def test_a_bulk_act_asks_first(run, database):
+def test_bulk_action_asks_for_confirmation(run, database):
     job_id = dead(database)
     code, out, err = run("job", "discard", "--why", "x", answer="n\n")
     assert (code, err) == (1, "holdfast: cancelled; nothing changed\n")
@@ -115,14 +115,14 @@ def test_a_bulk_act_asks_first(run, database):
     assert row(database, job_id).outcome == "discarded"
 
 
-def test_of_several_ids_those_that_do_not_allow_it_are_left_and_told(run, database):
+def test_redrive_skips_and_counts_jobs_that_do_not_allow_it(run, database):
     job_id, done = dead(database), stage(database)
     finish(database, claim(database, done))
     out = run("job", "redrive", job_id, done, "--why", "x", "--yes")[1]
     assert out == "redrive: 1 of 2 jobs; 1 skipped because their state changed\n"
 
 
-def test_refused_jobs_are_redriven_when_asked_for(run, database):
+def test_refused_jobs_are_redriven_when_requested(run, database):
     job_id = stage(database)
     finish(database, claim(database, job_id), outcome="refused", error="NO")
     assert run("job", "redrive", "--state", "refused", "--why", "mended", "--yes")[0] == 0

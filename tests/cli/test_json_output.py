@@ -31,7 +31,7 @@ LISTS = {
     "call list": "",
     "call costs": "",
     "call rate list": "ORG",
-    "call door list": "ORG",
+    "call entry-point list": "ORG",
     "wallet history": "ORG",
     "wallet thresholds": "ORG",
     "job list": "--state dead",
@@ -72,8 +72,8 @@ CHANGES = {
     "call rate set": "ORG --per-minute 1 --why x",
     "call rate remove": "ORG default --why x",
     "call terms set": "ORG --margin-seconds 8 --why x",
-    "call door add": "ORG assistant a1 --why x",
-    "call door remove": "assistant a1 --why x",
+    "call entry-point add": "ORG assistant a1 --why x",
+    "call entry-point remove": "assistant a1 --why x",
     "call end": "visit-1 --why x",
     "call settle": "visit-1 --seconds 2 --why x",
     "job redrive": "JOB --why x",
@@ -100,12 +100,13 @@ def commands():
 
 
 def commands_of(name, command):
-    """Return a command, or all commands of a group, by their full names."""
+    """Return a command, or all listed commands of a group, by their full names."""
     if not isinstance(command, TyperGroup):
         return {name: command}
     found = {name: command} if command.invoke_without_command else {}
     for key, one in command.commands.items():
-        found |= commands_of(f"{name} {key}", one)
+        if not one.hidden:
+            found |= commands_of(f"{name} {key}", one)
     return found
 
 
@@ -173,7 +174,7 @@ def scene(run, database, redis_client, organization_id, sandbox, tmp_path, monke
         )
     )
     made("wallet", "freeze", organization_id, "--why", "x")
-    made("call", "door", "add", organization_id, "phone_number", "n1", "--why", "x")
+    made("call", "entry-point", "add", organization_id, "phone_number", "n1", "--why", "x")
     ask = CallAsk("v-1", CallDirection.INBOUND, None, "n1", None, "…0006", None, None)
     database.run(lambda session: admission.admit(session, ask, clock(session)))
     alerts = json.loads(made("alert", "list", "--json"))

@@ -146,7 +146,7 @@ def read(shared_urls, monkeypatch):
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_sends_the_same_statements_for_many_rows(read, shared, shared_urls, name):
+def test_list_sends_the_same_statements_for_many_rows(read, shared, shared_urls, name):
     words, make, key = LISTS[name]
     org = make_organization(shared)
     job = f"job_of_{org}"

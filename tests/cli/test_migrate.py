@@ -19,7 +19,7 @@ def entries_of(urls):
         return connection.execute("SELECT count(*) FROM wallet_entries").fetchone()[0]
 
 
-def test_migrate_goes_back_and_says_where_the_database_is(run, urls):
+def test_migrate_goes_back_and_prints_the_revision(run, urls):
     assert run("migrate", "0001") == (0, "migrated to 0001\n", "")
     assert revision_of(urls) == "0001"
     assert run("migrate") == (0, f"migrated to {revisions()[-1]}\n", "")

@@ -51,7 +51,7 @@ def test_failures_and_an_open_circuit_are_shown(run, redis_client):
     assert "half-open" not in run("provider", "list")[1]
 
 
-def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis_client, database):
+def test_manually_closed_circuit_sends_calls_and_is_recorded(run, redis_client, database):
     # Given an open circuit and an account that is held back
     fleet = circuits(redis_client)
     open_circuit(fleet, BULK)
@@ -73,17 +73,17 @@ def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis
     assert (noted.operator, noted.why) == ("ann", why)
 
 
-def test_closing_what_is_closed_says_so(run):
+def test_closing_a_closed_circuit_reports_that_it_was_closed(run):
     _, out, _ = run("provider", "close-circuit", "paypal", "money", "--why", "to be sure")
     assert out == "paypal money: was already closed\n"
 
 
-def test_a_provider_that_nothing_calls_has_no_circuit_to_close(run):
+def test_uncalled_provider_has_no_circuit_to_close(run):
     code, _, err = run("provider", "close-circuit", "stripe", "money", "--why", "to be sure")
     assert (code, "stripe has no circuits" in err) == (1, True)
 
 
-def test_a_circuit_is_not_closed_without_a_reason(run, redis_client):
+def test_circuit_is_not_closed_without_a_reason(run, redis_client):
     open_circuit(circuits(redis_client), BULK)
     assert run("provider", "close-circuit", "twilio", "bulk")[0] == 2
     code, _, err = run("provider", "close-circuit", "twilio", "bulk", "--why", " ")
@@ -101,7 +101,7 @@ def test_circuit_stays_open_when_operator_and_reason_cannot_be_recorded(
     assert shown(run, "twilio", "bulk")["circuit"] == "open"
 
 
-def test_a_redis_that_is_away_is_told_in_one_line(run, monkeypatch):
+def test_missing_redis_is_reported_in_one_line(run, monkeypatch):
     monkeypatch.setenv("REDIS_URL", "unix:///nowhere/valkey.sock?db=0")
     code, _, err = run("provider", "list")
     assert code == 1

@@ -23,7 +23,7 @@ def tokens(path, monkeypatch) -> Tokens:
     return Tokens(load_settings())
 
 
-def test_a_key_is_made_once_and_is_nobody_elses_to_read(run, state):
+def test_key_is_created_once_and_readable_by_its_owner_only(run, state):
     keys = state / "api-keys.json"
     assert run("token", "--org", "org_one")[0] == 0
     first = keys.read_bytes()
@@ -32,7 +32,7 @@ def test_a_key_is_made_once_and_is_nobody_elses_to_read(run, state):
     assert keys.read_bytes() == first
 
 
-def test_a_token_is_believed_for_its_organization_and_scopes(run, state, monkeypatch):
+def test_token_is_accepted_for_its_organization_and_scopes(run, state, monkeypatch):
     _, everything, _ = run("token", "--org", "org_one")
     _, little, _ = run("token", "--org", "org_one", "--scope", "calls:read", "--hours", "24")
     _, two, _ = run("token", "--org", "org_one", "--scope", "calls:read wallet:read")
@@ -46,7 +46,7 @@ def test_a_token_is_believed_for_its_organization_and_scopes(run, state, monkeyp
     ]
 
 
-def test_a_token_follows_the_settings_audience_and_issuer(run, state, monkeypatch):
+def test_token_follows_the_settings_audience_and_issuer(run, state, monkeypatch):
     monkeypatch.setenv("API_AUDIENCE", "others")
     monkeypatch.setenv("API_ISSUER", "laptop")
     _, token, _ = run("token", "--org", "org_one")
@@ -71,5 +71,5 @@ def test_token_is_not_signed_when_the_named_file_has_no_shared_key(
 
 
 @pytest.mark.parametrize("hours", ["0", "25"])
-def test_no_token_lives_for_longer_than_a_day(run, state, hours):
+def test_token_lives_for_a_day_at_most(run, state, hours):
     assert run("token", "--org", "org_one", "--hours", hours)[0] != 0

@@ -113,10 +113,10 @@ def test_trigger_sends_nothing_when_it_refuses(run, organization_id, sandbox, wo
 
 def test_trigger_lists_the_events_in_its_help_and_its_refusal(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    told = run("trigger", "paypal", "--help")[1]
+    printed = run("trigger", "paypal", "--help")[1]
     refusal = run("trigger", "paypal", "nope", "--org", "x")[2]
     for event in PAYPAL_EVENTS:
-        assert event in told
+        assert event in printed
         assert event in refusal
 
 

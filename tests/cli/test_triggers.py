@@ -49,7 +49,14 @@ def line(trigger, world, run):
     made = trigger("vapi-number", NUMBER, "--subaccount", customer.sids[0])
     rate = ("call", "rate", "set", customer.id, "--per-minute", "0.60", "--increment", "60")
     assert run(*rate, "--why", "test")[0] == 0
-    entry_point = ("call", "door", "add", customer.id, "phone_number", made["phone_number_id"])
+    entry_point = (
+        "call",
+        "entry-point",
+        "add",
+        customer.id,
+        "phone_number",
+        made["phone_number_id"],
+    )
     assert run(*entry_point, "--assistant", made["assistant_id"], "--why", "test")[0] == 0
     return customer, made
 
@@ -75,14 +82,14 @@ def test_trigger_paypal_sends_signed_events_that_close_an_organization(trigger, 
 def test_trigger_vapi_number_makes_a_number_with_its_assistant(trigger, world, sandbox):
     customer = world.customer()
     made = trigger("vapi-number", NUMBER, "--subaccount", customer.sids[0])
-    # Then both can be named to `trigger vapi` and `call door add`
+    # Then both can be named to `trigger vapi` and `call entry-point add`
     number = api(sandbox, "GET", f"/phone-number/{made['phone_number_id']}").json()
     assistant = api(sandbox, "GET", f"/assistant/{made['assistant_id']}").json()
     assert (number["number"], number["twilioAccountSid"]) == (NUMBER, customer.sids[0])
     assert assistant["name"] == NUMBER
 
 
-def test_trigger_vapi_rings_in_and_the_call_is_charged(trigger, line, world):
+def test_trigger_vapi_places_a_call_that_is_charged(trigger, line, world):
     customer, made = line
     # When a caller dials the number and talks for a second
     call = trigger("vapi", made["phone_number_id"], "--talk", "1")
@@ -105,7 +112,7 @@ def test_trigger_vapi_rings_in_and_the_call_is_charged(trigger, line, world):
 
 
 @pytest.mark.parametrize("deaf", [False, True])
-def test_trigger_vapi_hears_an_order_to_end_unless_it_is_deaf(trigger, line, sandbox, deaf):
+def test_trigger_vapi_call_obeys_an_end_order_unless_deaf(trigger, line, sandbox, deaf):
     _, made = line
     call = {
         "id": trigger("vapi", made["phone_number_id"], *(["--deaf"] if deaf else []))[
@@ -123,7 +130,7 @@ def test_trigger_vapi_hears_an_order_to_end_unless_it_is_deaf(trigger, line, san
         assert wait_until(lambda: not talks(), limit_seconds=PROCESS_SECONDS, every_seconds=0.1)
 
 
-def test_trigger_says_what_the_sandbox_refuses(trigger, run):
+def test_trigger_reports_what_the_sandbox_refuses(trigger, run):
     code, out, err = run("trigger", "vapi", "no-such-number")
     assert (code, out) == (1, "")
     assert err.startswith("holdfast: the sandbox refuses: ")

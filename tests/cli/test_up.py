@@ -60,18 +60,18 @@ def listed(env: dict[str, str]) -> list[dict[str, object]]:
 
 
 @pytest.mark.timeout(400)
-def test_up_is_ready_and_its_commands_work_when_it_says_so(running):
+def test_printed_commands_work_when_up_prints_ready(running):
     env, state, lines = running
     # When it says that it is ready
     assert wait_until(
         lambda: any("Ctrl-C stops all" in line for line in lines), limit_seconds=2 * _UP_SECONDS
     ), lines
-    told = "".join(lines)
+    printed = "".join(lines)
 
     # Then /readyz is not degraded
-    base = re.search(r"^API +(http://\S+)/api$", told, re.MULTILINE)[1]
+    base = re.search(r"^API +(http://\S+)/api$", printed, re.MULTILINE)[1]
     assert httpx.get(f"{base}/readyz", timeout=30).json() == {"status": "ready"}
-    assert "ready after" in told
+    assert "ready after" in printed
 
     # And the commands that it prints work as printed: an organization is made, pays, and is shown
     first, *others = [line.strip() for line in lines if "$ORG" in line or "ORG=$" in line]
@@ -97,7 +97,7 @@ def test_up_is_ready_and_its_commands_work_when_it_says_so(running):
 
 
 @pytest.mark.timeout(400)
-def test_up_tells_of_what_was_killed_and_starts_it_again(running):
+def test_up_reports_a_killed_process_and_restarts_it(running):
     env, state, lines = running
     # Given all processes, which `worker list` shows
     assert wait_until(
@@ -122,11 +122,13 @@ def test_up_tells_of_what_was_killed_and_starts_it_again(running):
         os.kill(pid, signal.SIGKILL)
 
         # Then each death and each restart is reported
-        def is_told(what: str, name: str = name) -> bool:
+        def is_reported(what: str, name: str = name) -> bool:
             return any(line.startswith(name) and what in line for line in lines)
 
         assert wait_until(
-            lambda is_told=is_told: is_told("killed by SIGKILL") and is_told("restarted"),
+            lambda is_reported=is_reported: (
+                is_reported("killed by SIGKILL") and is_reported("restarted")
+            ),
             limit_seconds=_UP_SECONDS,
         ), lines
 

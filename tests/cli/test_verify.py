@@ -49,13 +49,13 @@ CUT = (
 )
 
 
-def test_intact_ledger_is_one_line_and_the_missing_tail_check_another(run, database, org):
+def test_intact_ledger_prints_one_line_and_a_note_without_heads(run, database, org):
     make_organization(database)
     assert run("ledger") == (0, f"verify: 2 wallets, 4 entries, 0 findings\n{TAIL}", "")
     assert run("ledger", "--org", org)[1].startswith("verify: 1 wallets, 3 entries, 0 findings")
 
 
-def test_each_finding_is_a_line_and_the_exit_status_1(run, tamper, org):
+def test_each_finding_is_one_line_and_the_exit_status_is_1(run, tamper, org):
     tamper("UPDATE wallets SET held_micros = 7", "UPDATE wallets SET debt_limit_micros = 9")
     code, out, _ = run("ledger")
     assert code == 1
@@ -67,24 +67,24 @@ def test_each_finding_is_a_line_and_the_exit_status_1(run, tamper, org):
     ]
 
 
-def test_findings_come_as_data_too(run, tamper, org):
+def test_findings_are_printed_as_json(run, tamper, org):
     assert json.loads(run("ledger", "--json")[1])["findings"] == []
     tamper("DELETE FROM wallet_entries WHERE entry_no = 1")
     code, out, _ = run("ledger", "--json")
     assert code == 1
-    told = json.loads(out)
-    assert (told["wallets"], told["entries"], told["tail_checked"]) == (1, 2, False)
-    assert told["findings"][0] == {
+    printed = json.loads(out)
+    assert (printed["wallets"], printed["entries"], printed["tail_checked"]) == (1, 2, False)
+    assert printed["findings"][0] == {
         "organization_id": org,
         "entry_no": 1,
         "what": "entry missing",
         "expected": "entry 1",
         "found": "entry 2",
     }
-    assert len(told["findings"]) == 2
+    assert len(printed["findings"]) == 2
 
 
-def test_a_cut_tail_shows_with_the_heads_that_were_anchored(run, tamper, org, tmp_path):
+def test_cut_tail_is_found_with_the_anchored_heads(run, tamper, org, tmp_path):
     # Given anchored heads, and an entry that is removed afterwards
     file = tmp_path / "heads"
     code, out, _ = run("anchor", str(file))
@@ -104,7 +104,7 @@ def test_a_cut_tail_shows_with_the_heads_that_were_anchored(run, tamper, org, tm
 
 
 @pytest.mark.parametrize("command", ["anchor", "ledger --heads"])
-def test_without_a_key_both_say_so_in_one_line(run, monkeypatch, tmp_path, command):
+def test_missing_key_is_reported_in_one_line_by_both_commands(run, monkeypatch, tmp_path, command):
     monkeypatch.delenv("LEDGER_ANCHOR_KEY")
     (tmp_path / "heads").touch()
     code, out, err = run(*command.split(), str(tmp_path / "heads"))
@@ -112,7 +112,7 @@ def test_without_a_key_both_say_so_in_one_line(run, monkeypatch, tmp_path, comma
     assert (tmp_path / "heads").read_bytes() == b""
 
 
-def test_a_file_of_another_key_or_changed_is_refused_in_one_line(run, org, monkeypatch, tmp_path):
+def test_file_of_another_key_or_changed_is_refused_in_one_line(run, org, monkeypatch, tmp_path):
     file = tmp_path / "heads"
     run("anchor", str(file))
     line = "holdfast: HEADS_REFUSED: the file was signed with another key, or changed since\n"
@@ -132,7 +132,7 @@ def test_heads_name_the_file_when_it_is_empty(run, org, tmp_path):
     assert run("ledger", "--heads", str(file)) == (1, "", line)
 
 
-def test_a_file_that_cannot_be_read_or_written_is_one_line(run, org, tmp_path):
+def test_unusable_file_is_reported_in_one_line(run, org, tmp_path):
     missing = tmp_path / "no" / "heads"
     code, out, err = run("ledger", "--heads", str(missing))
     assert (code, out, err) == (
@@ -148,26 +148,26 @@ def test_a_file_that_cannot_be_read_or_written_is_one_line(run, org, tmp_path):
     )
 
 
-def test_an_organization_that_is_not_there_is_one_line(run):
+def test_unknown_organization_is_reported_in_one_line(run):
     assert run("ledger", "--org", "org_no") == (1, "", "holdfast: WALLET_NOT_FOUND: org_no\n")
 
 
-def test_the_key_is_shown_nowhere(run, org, tmp_path):
+def test_key_is_never_shown(run, org, tmp_path):
     file = tmp_path / "heads"
-    told = [*run("anchor", str(file)), *run("ledger", "--heads", str(file))]
-    assert not any("a key" in str(one) for one in [*told, file.read_text()])
+    printed = [*run("anchor", str(file)), *run("ledger", "--heads", str(file))]
+    assert not any("a key" in str(one) for one in [*printed, file.read_text()])
 
 
-def test_a_deployment_is_told_defect_by_defect(run, urls):
+def test_deployment_defects_are_listed_one_by_one(run, urls):
     with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as superuser:
         superuser.execute("DROP INDEX call_holds_open")
     code, out, _ = run("deployment")
     assert code == 1
     assert "index call_holds_open: missing" in out.splitlines()
     code, out, _ = run("deployment", "--json")
-    told = json.loads(out)["defects"]
-    assert {"subject": "index call_holds_open", "found": "missing"} in told
+    printed = json.loads(out)["defects"]
+    assert {"subject": "index call_holds_open", "found": "missing"} in printed
     assert (code, run("deployment")[1].splitlines()[-1].split(", ")[1]) == (
         1,
-        f"{len(told)} defects",
+        f"{len(printed)} defects",
     )

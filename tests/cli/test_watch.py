@@ -54,7 +54,7 @@ def test_thresholds_are_set_shown_and_removed(run, organization_id):
     assert past["cleared_at"] is not None
 
 
-def test_an_alert_is_cleared_by_hand_with_a_reason(run, organization_id):
+def test_alert_is_cleared_manually_with_a_reason(run, organization_id):
     run("wallet", "thresholds", organization_id, "--set", "20", "--why", "asked")
     (alert,) = data(run("alert", "list", "--org", organization_id, "--json"))
     code, _, err = run("alert", "clear", str(alert["alert_id"]), "--why", " ")
@@ -66,7 +66,7 @@ def test_an_alert_is_cleared_by_hand_with_a_reason(run, organization_id):
     assert (code, "ALERT_NOT_FOUND" in err) == (1, True)
 
 
-def test_a_crossed_threshold_is_armed_again_by_hand(run, database, organization_id):
+def test_crossed_threshold_is_rearmed_manually(run, database, organization_id):
     words = ("wallet", "thresholds", organization_id)
     run(*words, "--set", "20", "--why", "asked")
     fund(database, organization_id, 30_000_000)
@@ -140,7 +140,9 @@ def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
         (("auto-top-up", "ORG", *TERMS), "REASON_REQUIRED"),
     ],
 )
-def test_bad_input_gets_one_clear_line_and_nothing_changes(run, organization_id, words, line):
+def test_invalid_input_is_refused_in_one_line_and_changes_nothing(
+    run, organization_id, words, line
+):
     given = [organization_id if word == "ORG" else word for word in words]
     code, out, err = run("wallet", *given)
     assert (code, out) == (1, "")

@@ -46,7 +46,7 @@ def rows(url, columns):
         return connection.execute(f"SELECT {columns} FROM calls ORDER BY id").fetchall()
 
 
-def test_the_calls_of_the_version_before_are_converted(url):
+def test_calls_of_the_previous_version_are_converted(url):
     migrate(url)
     assert rows(url, "end_cause, origin, pairing_token") == [
         ("insufficient_funds", "reserved", None),
@@ -72,7 +72,7 @@ def test_calls_without_an_origin_are_converted_by_its_revision(url):
     assert rows(url, "origin") == [("reserved",), ("adopted",), (None,)]
 
 
-def test_the_version_before_may_go_on_writing_its_codes(url):
+def test_previous_version_may_continue_to_write_its_codes(url):
     migrate(url)
     with psycopg.connect(driver_url(url)) as connection:
         connection.execute("UPDATE calls SET end_cause = 'credit_gone' WHERE id = 'c1'")

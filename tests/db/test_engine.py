@@ -25,7 +25,7 @@ class Interrupted(BaseException):
 
 
 @pytest.fixture
-def told(shared):
+def notified(shared):
     """What the shared database's `after_commit` received during a test."""
     heard = []
     shared.after_commit = heard.append
@@ -65,7 +65,7 @@ def test_run_commits_the_work_and_returns_its_result(shared, shared_urls):
 @pytest.mark.parametrize(
     "error", [Refused("NO"), NotYet("later"), ValueError("bug"), Interrupted(), KeyboardInterrupt()]
 )
-def test_run_raises_the_functions_error_and_keeps_nothing(shared, shared_urls, told, error):
+def test_run_raises_the_functions_error_and_rolls_back(shared, shared_urls, notified, error):
     def work(session):
         add(session, "never")
         stage(session)
@@ -75,14 +75,14 @@ def test_run_raises_the_functions_error_and_keeps_nothing(shared, shared_urls, t
         shared.run(work)
     assert caught.value is error
     assert name_of(shared_urls, "never") is None
-    assert told == []
+    assert notified == []
 
 
 def test_staged_jobs_are_reported_once_and_only_after_the_commit(shared, shared_urls):
     # Given a callback that reads each reported job over another connection
     seen = []
 
-    def tell(staged):
+    def keep(staged):
         seen.extend(
             (
                 job.job_id,
@@ -91,7 +91,7 @@ def test_staged_jobs_are_reported_once_and_only_after_the_commit(shared, shared_
             for job in staged
         )
 
-    shared.after_commit = tell
+    shared.after_commit = keep
     try:
         # When a transaction stages a job that is due and a job that waits
         def work(session):
@@ -114,7 +114,7 @@ def test_staged_jobs_are_reported_once_and_only_after_the_commit(shared, shared_
     assert seen == [(due, due)]
 
 
-def test_rerun_reports_only_what_the_last_run_staged(shared, told):
+def test_rerun_reports_only_what_the_last_run_staged(shared, notified):
     runs = []
 
     def work(session):
@@ -124,7 +124,7 @@ def test_rerun_reports_only_what_the_last_run_staged(shared, told):
 
     shared.run(work)
     assert len(runs) == 3
-    assert [[job.job_id for job in staged] for staged in told] == [[runs[-1]]]
+    assert [[job.job_id for job in staged] for staged in notified] == [[runs[-1]]]
 
 
 def raise_in_sql(session, sqlstate):
@@ -133,7 +133,7 @@ def raise_in_sql(session, sqlstate):
     )
 
 
-def test_a_serialization_failure_is_tried_three_times_and_then_postponed(shared):
+def test_serialization_failure_is_tried_three_times_and_then_postponed(shared):
     runs = []
 
     def work(session):
@@ -170,7 +170,7 @@ def test_two_transactions_that_lock_in_opposite_order_both_commit(shared, shared
     assert [name_of(shared_urls, row) for row in ("left", "right")] == [loser, loser]
 
 
-def test_key_taken_by_another_meanwhile_is_found_by_the_second_run(shared):
+def test_second_run_finds_the_key_of_a_concurrent_transaction(shared):
     # Given a function that inserts a missing row, and a faster transaction
     found = []
 
@@ -187,7 +187,7 @@ def test_key_taken_by_another_meanwhile_is_found_by_the_second_run(shared):
     assert found == [None, "theirs"]
 
 
-def test_a_key_that_is_taken_for_good_is_an_error_after_three_runs(shared):
+def test_unique_violation_is_raised_after_three_runs(shared):
     shared.run(lambda session: add(session, "for-good"))
     runs = []
 
@@ -200,7 +200,7 @@ def test_a_key_that_is_taken_for_good_is_an_error_after_three_runs(shared):
     assert len(runs) == 3
 
 
-def test_a_lock_that_is_not_had_in_time_is_not_yet(shared):
+def test_lock_timeout_raises_not_yet(shared):
     shared.run(lambda session: add(session, "locked"))
     with shared.engine.begin() as other:
         other.execute(text("UPDATE organizations SET name = 'b' WHERE id = 'locked'"))
@@ -208,7 +208,7 @@ def test_a_lock_that_is_not_had_in_time_is_not_yet(shared):
             shared.run(lambda session: (hurried(session), rename(session, "locked", "c")))
 
 
-def test_a_statement_that_takes_too_long_is_not_yet(shared):
+def test_statement_timeout_raises_not_yet(shared):
     def work(session):
         session.execute(text("SET LOCAL statement_timeout = '50ms'"))
         session.execute(text("SELECT pg_sleep(10)"))
@@ -217,7 +217,7 @@ def test_a_statement_that_takes_too_long_is_not_yet(shared):
         shared.run(work)
 
 
-def test_a_pool_without_a_free_connection_is_not_yet(shared_urls):
+def test_exhausted_pool_raises_not_yet(shared_urls):
     small = Database(shared_urls.app_url, name="small", pool_size=1)
     small.engine.pool._timeout = 0.05
     try:
@@ -227,13 +227,13 @@ def test_a_pool_without_a_free_connection_is_not_yet(shared_urls):
         small.close()
 
 
-def test_the_serving_role_brings_the_timeouts_that_the_design_names(shared):
+def test_serving_role_has_the_documented_timeouts(shared):
     names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "timezone")
     found = shared.run(lambda s: [s.execute(text(f"SHOW {name}")).scalar_one() for name in names])
     assert found == ["2s", "5s", "5s", "UTC"]
 
 
-def test_connection_lost_before_the_commit_is_not_yet_and_is_replaced(shared, shared_urls):
+def test_connection_lost_before_the_commit_raises_not_yet(shared, shared_urls):
     def work(session):
         add(session, "lost-before")
         terminate(shared_urls, backend_of(session))
@@ -245,14 +245,14 @@ def test_connection_lost_before_the_commit_is_not_yet_and_is_replaced(shared, sh
     assert shared.run(lambda session: add(session, "lost-before")) is None
 
 
-def test_connection_lost_in_the_commit_is_unknown_and_reports_no_jobs(shared, shared_urls, told):
+def test_connection_lost_in_the_commit_raises_outcome_unknown(shared, shared_urls, notified):
     def work(session):
         stage(session)
         terminate(shared_urls, backend_of(session))
 
     with pytest.raises(OutcomeUnknown):
         shared.run(work)
-    assert told == []
+    assert notified == []
     assert shared.run(clock)
 
 
@@ -283,7 +283,7 @@ def late(session, seconds=0.0, sqlstate=""):
     session.execute(text("INSERT INTO late VALUES (:s, :c)"), {"s": seconds, "c": sqlstate})
 
 
-def test_deadlock_at_the_commit_is_run_again_since_nothing_was_kept(slow_commit, database):
+def test_deadlock_at_the_commit_is_run_again(slow_commit, database):
     runs = []
 
     def work(session):
@@ -295,13 +295,13 @@ def test_deadlock_at_the_commit_is_run_again_since_nothing_was_kept(slow_commit,
     assert scalar(slow_commit.owner_url, "SELECT count(*) FROM late") == 1
 
 
-def test_a_timeout_at_the_commit_is_not_yet_since_nothing_was_kept(slow_commit, database):
+def test_timeout_at_the_commit_raises_not_yet(slow_commit, database):
     with pytest.raises(DatabaseBusy):
         database.run(lambda session: late(session, sqlstate="57014"))
     assert scalar(slow_commit.owner_url, "SELECT count(*) FROM late") == 0
 
 
-def test_a_backend_that_dies_in_the_middle_of_the_commit_is_unknown(slow_commit, database):
+def test_backend_that_dies_in_the_commit_raises_outcome_unknown(slow_commit, database):
     pids = []
 
     def kill_when_it_commits():
@@ -326,7 +326,7 @@ def wait_for_commit(owner_url, pids):
     )
 
 
-def test_an_interrupt_discards_the_connection_it_struck(shared):
+def test_interrupt_discards_the_interrupted_connection(shared):
     # Given an interrupt in the middle of a transaction
     pids = []
 
@@ -341,7 +341,7 @@ def test_an_interrupt_discards_the_connection_it_struck(shared):
     assert pids[0] not in later
 
 
-def test_a_refusal_keeps_the_connection(shared_urls):
+def test_refusal_keeps_the_connection(shared_urls):
     one = Database(shared_urls.app_url, name="one", pool_size=1)
     try:
         before = one.run(backend_of)
@@ -356,7 +356,7 @@ def test_a_refusal_keeps_the_connection(shared_urls):
         one.close()
 
 
-def test_an_interrupt_that_strikes_the_commit_discards_the_connection(slow_commit, direct):
+def test_interrupt_during_the_commit_discards_the_connection(slow_commit, direct):
     # Given a thread in the middle of a commit
     pids, ended = [], []
 
@@ -383,13 +383,13 @@ def test_an_interrupt_that_strikes_the_commit_discards_the_connection(slow_commi
     assert pids[0] not in {direct.run(backend_of) for _ in range(2)}
 
 
-def test_the_database_is_named_with_and_without_its_driver():
+def test_database_url_is_accepted_with_and_without_its_driver():
     assert sqlalchemy_url("postgres://a/b") == "postgresql+psycopg://a/b"
     assert sqlalchemy_url("postgresql://a/b") == "postgresql+psycopg://a/b"
     assert driver_url(sqlalchemy_url("postgresql://a/b")) == "postgresql://a/b"
 
 
-def test_waiters_are_seen(shared, shared_urls):
+def test_waiting_threads_are_counted(shared, shared_urls):
     # Check the helper that other tests rely on: it counts a real waiter, and nothing else.
     shared.run(lambda session: add(session, "watched"))
     with shared.engine.begin() as other:

@@ -22,7 +22,7 @@ from tests.support.world import make_organization
 
 
 @pytest.fixture
-def house(shared):
+def made(shared):
     """IDs of an organization with one row of everything that can be locked."""
     organization_id = make_organization(shared, micros=5)
 
@@ -57,15 +57,15 @@ LOCKS = {
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_second_lock_waits_for_the_first(shared, house, name):
+def test_second_lock_waits_for_the_first(shared, made, name):
     lock = LOCKS[name]
-    with holding(shared, lambda session: lock(session, house)), pytest.raises(DatabaseBusy):
-        shared.run(lambda session: (hurried(session), lock(session, house)))
-    assert shared.run(lambda session: lock(session, house))
+    with holding(shared, lambda session: lock(session, made)), pytest.raises(DatabaseBusy):
+        shared.run(lambda session: (hurried(session), lock(session, made)))
+    assert shared.run(lambda session: lock(session, made))
 
 
 @pytest.mark.parametrize("name", ["organization", "brand", "brands"])
-def test_a_locked_parent_does_not_hold_up_a_childs_foreign_key(shared, house, name):
+def test_locked_parent_does_not_block_a_childs_foreign_key(shared, made, name):
     def insert_child(session):
         hurried(session)
         session.execute(
@@ -73,15 +73,15 @@ def test_a_locked_parent_does_not_hold_up_a_childs_foreign_key(shared, house, na
                 "INSERT INTO campaigns (id, organization_id, brand_id, name, status, created_at)"
                 " VALUES (:id, :org, :brand, 'c', 'draft', now())"
             ),
-            {"id": new_id("cmp"), **house},
+            {"id": new_id("cmp"), **made},
         )
 
-    with holding(shared, lambda session: LOCKS[name](session, house)):
+    with holding(shared, lambda session: LOCKS[name](session, made)):
         shared.run(insert_child)
 
 
 @pytest.mark.parametrize("name", ["organization", "subscriptions", "wallet", "campaigns", "brands"])
-def test_a_lock_shows_the_row_as_it_is_now_and_not_as_it_was_read_before(shared, house, name):
+def test_lock_returns_the_newest_row_when_it_was_read_before(shared, made, name):
     columns = {
         "organization": ("organizations", "name", "id", "'now'"),
         "subscriptions": ("subscriptions", "plan_external_id", "organization_id", "'now'"),
@@ -94,10 +94,10 @@ def test_a_lock_shows_the_row_as_it_is_now_and_not_as_it_was_read_before(shared,
     def change(session):
         if name == "wallet":
             session.execute(
-                text("SELECT wallet_credit(:org, 'k', 7, 'USD', 'credit', 'c', '', now())"), house
+                text("SELECT wallet_credit(:org, 'k', 7, 'USD', 'credit', 'c', '', now())"), made
             )
         else:
-            session.execute(text(f"UPDATE {table} SET {column} = {new} WHERE {key} = :org"), house)
+            session.execute(text(f"UPDATE {table} SET {column} = {new} WHERE {key} = :org"), made)
 
     def value(found):
         row = found[0] if isinstance(found, list) else found
@@ -105,19 +105,19 @@ def test_a_lock_shows_the_row_as_it_is_now_and_not_as_it_was_read_before(shared,
 
     def work(session):
         # Given a row that this session has already read and keeps
-        kept = LOCKS[name](session, house)
+        kept = LOCKS[name](session, made)
         before = value(kept)
         session.commit()
         # When another session changes the row, and this session locks it
         shared.run(change)
-        return before, value(LOCKS[name](session, house))
+        return before, value(LOCKS[name](session, made))
 
     before, after = shared.run(work)
     assert before != after
     assert after == (12 if name == "wallet" else "now")
 
 
-def test_missing_row_is_refused_or_none(shared):
+def test_locking_a_missing_row_raises_or_returns_none(shared):
     with pytest.raises(OrganizationNotFound):
         shared.run(lambda session: locks.lock_organization(session, "org_none"))
     assert shared.run(lambda session: locks.lock_wallet(session, "org_none")) is None
@@ -125,16 +125,16 @@ def test_missing_row_is_refused_or_none(shared):
     assert shared.run(lambda session: locks.lock_campaigns(session, "org_none")) == []
 
 
-def test_only_brands_with_a_subaccount_and_runnable_campaigns_are_locked(shared, house):
+def test_only_brands_with_a_subaccount_and_runnable_campaigns_are_locked(shared, made):
     def work(session):
         now = clock(session)
         organizations.create_brand(
-            session, house["org"], name="bare", twilio_subaccount_sid=None, now=now
+            session, made["org"], name="bare", twilio_subaccount_sid=None, now=now
         )
-        organizations.create_campaign(session, house["brand"], name="draft", now=now)
+        organizations.create_campaign(session, made["brand"], name="draft", now=now)
         return (
-            [brand.name for brand in locks.lock_brands(session, house["org"])],
-            [campaign.name for campaign in locks.lock_campaigns(session, house["org"])],
+            [brand.name for brand in locks.lock_brands(session, made["org"])],
+            [campaign.name for campaign in locks.lock_campaigns(session, made["org"])],
         )
 
     assert shared.run(work) == (["b"], ["c"])
@@ -147,9 +147,9 @@ def spend(session, organization_id):
 
 
 @pytest.mark.parametrize("lock", [locks.lock_wallet, spend], ids=["lock", "ledger"])
-def test_long_wait_for_a_wallet_is_logged(shared, house, monkeypatch, lock):
+def test_long_wait_for_a_wallet_is_logged(shared, made, monkeypatch, lock):
     monkeypatch.setattr(locks, "LOCK_WAIT_SECONDS", 0.05)
-    org = house["org"]
+    org = made["org"]
     with (
         capture_logs() as logs,
         holding(shared, lambda session: locks.lock_wallet(session, org)),
@@ -161,19 +161,19 @@ def test_long_wait_for_a_wallet_is_logged(shared, house, monkeypatch, lock):
     assert line["waited_ms"] >= 100
 
 
-def test_long_wait_of_a_combined_debit_is_logged(shared, house, monkeypatch):
+def test_long_wait_of_a_combined_debit_is_logged(shared, made, monkeypatch):
     monkeypatch.setattr(locks, "LOCK_WAIT_SECONDS", 0.05)
-    debit = Debit(house["org"], "k", 1, "USD", "messages")
+    debit = Debit(made["org"], "k", 1, "USD", "messages")
     with (
         capture_logs() as logs,
-        holding(shared, lambda session: locks.lock_wallet(session, house["org"])),
+        holding(shared, lambda session: locks.lock_wallet(session, made["org"])),
         pytest.raises(DatabaseBusy),
     ):
         debits.debit_now(shared, debit)
-    assert house["org"] in {one["organization"] for one in logs if one["event"] == "lock_wait"}
+    assert made["org"] in {one["organization"] for one in logs if one["event"] == "lock_wait"}
 
 
-def test_short_wait_for_a_wallet_is_not_logged(shared, house):
+def test_short_wait_for_a_wallet_is_not_logged(shared, made):
     with capture_logs() as logs:
-        shared.run(lambda session: locks.lock_wallet(session, house["org"]))
+        shared.run(lambda session: locks.lock_wallet(session, made["org"]))
     assert not [one for one in logs if one["event"] == "lock_wait"]

@@ -56,14 +56,14 @@ def test_forward_back_to_base_and_forward_again_gives_the_same(empty_url):
     assert {"".join(c for c in row if not c.isdigit()) for row in schema(empty_url)} == strip
 
 
-def test_a_database_that_is_there_already_is_left_as_it_is(empty_url):
+def test_existing_database_is_left_unchanged(empty_url):
     migrate(empty_url)
     first = schema(empty_url)
     migrate(empty_url)
     assert schema(empty_url) == first
 
 
-def test_two_migrations_at_once_run_in_turn(empty_url):
+def test_concurrent_migrations_run_in_turn(empty_url):
     assert at_once([lambda: migrate(empty_url)] * 3) == [revisions()[-1]] * 3
     assert any("wallet_entries" in row for row in schema(empty_url))
 
@@ -93,7 +93,7 @@ def _is_compared(_, name, kind, reflected, __):
     )
 
 
-def test_a_model_that_is_wrong_would_be_found(shared_urls):
+def test_wrong_model_is_found(shared_urls):
     # The comparison above must be able to fail. Here a table lacks one of its columns.
     engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
     with engine.connect() as connection:
@@ -107,7 +107,7 @@ def test_a_model_that_is_wrong_would_be_found(shared_urls):
     assert len(differences) == 2
 
 
-def test_the_serving_login_passes(shared_urls):
+def test_serving_login_is_accepted(shared_urls):
     check_serving_login(shared_urls.app_url)
     assert may_own(shared_urls.owner_url)
     assert not may_own(shared_urls.app_url)
@@ -123,7 +123,7 @@ def refusal(url):
     return line
 
 
-def test_a_superuser_may_not_serve(shared_urls):
+def test_superuser_may_not_serve(shared_urls):
     assert "superuser or owner" in refusal(shared_urls.owner_url)
 
 
@@ -139,14 +139,14 @@ def test_role_that_may_act_as_the_owner_may_not_serve(shared_urls):
             owner.execute("DROP ROLE half_owner")
 
 
-def test_an_unmigrated_database_cannot_serve(shared_urls, empty_url):
+def test_unmigrated_database_cannot_serve(shared_urls, empty_url):
     database = driver_url(empty_url).split("?", maxsplit=1)[0].rsplit("/", 1)[1]
     before, query = shared_urls.app_url.split("?")
     url = f"{before.rsplit('/', 1)[0]}/{database}?{query}"
     assert refusal(url).endswith("not migrated; run: holdfast migrate")
 
 
-def test_a_database_that_cannot_be_reached_is_named_without_its_password(shared_urls):
+def test_unreachable_database_is_named_without_its_password(shared_urls):
     # A wrong password must not be shown either.
     wrong = shared_urls.app_url.replace(PASSWORD, "wrong-secret")
     assert "wrong-secret" not in refusal(wrong)
@@ -158,7 +158,7 @@ def test_invalid_address_is_refused_without_showing_its_secret():
     assert "some-secret" not in line
 
 
-def test_migration_revokes_everyones_right_to_create_functions(empty_url):
+def test_migration_revokes_the_publics_right_to_create_functions(empty_url):
     # Given a database as PostgreSQL made it before version 15
     with psycopg.connect(driver_url(empty_url), autocommit=True) as owner:
         owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")

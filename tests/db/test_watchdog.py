@@ -56,8 +56,8 @@ def test_caller_of_a_silent_server_gets_an_error_and_the_next_is_served(database
         way.deaf.set()
         began = time.monotonic()
         # When a caller waits for each of them
-        told = [pool.submit(one, database) for _ in range(4)]
-        errors = [each.exception(LONGEST_SECONDS + LIMIT_SECONDS) for each in told]
+        pending = [pool.submit(one, database) for _ in range(4)]
+        errors = [each.exception(LONGEST_SECONDS + LIMIT_SECONDS) for each in pending]
     # Then every caller gets an error, not before the limit
     assert [isinstance(error, NotYet | OutcomeUnknown) for error in errors] == [True] * 4
     assert time.monotonic() - began >= LONGEST_SECONDS
@@ -66,7 +66,7 @@ def test_caller_of_a_silent_server_gets_an_error_and_the_next_is_served(database
     assert [one(database) for _ in range(4)] == [1] * 4
 
 
-def test_a_transaction_that_goes_on_for_too_long_is_lost_with_all_it_did(database, shared):
+def test_too_long_transaction_is_rolled_back(database, shared):
     organization = make_organization(shared)
 
     def slow(session):
@@ -90,7 +90,7 @@ def test_connection_in_the_pool_is_not_cut(database):
     assert pid() == first
 
 
-def test_without_a_limit_nothing_is_cut(shared):
+def test_connection_without_a_limit_is_not_cut(shared):
     slow = text(f"SELECT pg_sleep({LONGEST_SECONDS * 2}), 1 AS one")
     assert shared.run(lambda s: s.execute(slow).one()).one == 1
 

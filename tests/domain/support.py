@@ -114,7 +114,7 @@ def moves(database: Database, org: str) -> list[tuple[str, int]]:
     return [(one.kind, one.amount_micros) for one in entries(database, org)[1:]]
 
 
-def standing(database: Database, org: str) -> set[str]:
+def active_freezes(database: Database, org: str) -> set[str]:
     """Return the reasons of the active freezes."""
     return {
         row.reason
@@ -178,7 +178,7 @@ def facts(
     )
 
 
-def look(
+def refresh_subscription(
     database: Database,
     external_id: str,
     org: str | None,
@@ -204,12 +204,12 @@ def subscribe(database: Database, org: str, status: str = "active", now: datetim
     """Make a subscription by refreshing it and return its external ID."""
     external_id = f"I-{secrets.token_hex(6).upper()}"
     # The first refresh creates the row; the second runs under its lease and is believed.
-    assert look(database, external_id, org, status, now) == 0.0
-    assert look(database, external_id, org, status, now) is None
+    assert refresh_subscription(database, external_id, org, status, now) == 0.0
+    assert refresh_subscription(database, external_id, org, status, now) is None
     return external_id
 
 
-def tell(
+def report_subscription(
     database: Database,
     external_id: str,
     *,
@@ -222,7 +222,7 @@ def tell(
     event = SubscriptionReport(
         Provider.PAYPAL, external_id, closing=closing, occurred_at=occurred_at, opening=opening
     )
-    return database.run(lambda session: subscriptions.report(session, event, now, now))
+    return database.run(lambda session: subscriptions.apply_event(session, event, now, now))
 
 
 def subscription(database: Database, external_id: str) -> Subscription:

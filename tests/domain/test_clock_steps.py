@@ -42,7 +42,7 @@ def step(database, seconds=-3_600.0, within=1.0):
     return now
 
 
-def standing(database):
+def open_alerts(database):
     rows = database.run(lambda s: s.query(Alert).filter_by(kind="clock_stepped").all())
     return [one for one in rows if one.cleared_at is None]
 
@@ -213,12 +213,12 @@ def test_lease_on_a_subscription_is_over_when_it_is_longer_than_any(database):
         "UPDATE subscriptions SET look_token = 'x',"
         " look_lease_until = clock_timestamp() + interval '1 hour'",
     )
-    look = database.run(
+    begun = database.run(
         lambda s: subscription_refresh.begin_refresh(
             s, Provider.PAYPAL, external_id(database), lease_seconds=20
         )
     )
-    assert look.leased, subscription
+    assert begun.leased, subscription
 
 
 def external_id(database):
@@ -237,8 +237,10 @@ def test_lease_on_a_subaccount_is_over_when_it_is_longer_than_any(database):
         org=organization_id,
         sid="AC" + "0" * 32,
     )
-    hand = database.run(lambda s: subaccounts.take(s, "b1", lease_seconds=35, unsure_seconds=120))
-    assert hand.brand_id == "b1"
+    lease = database.run(
+        lambda s: subaccounts.take_lease(s, "b1", lease_seconds=35, unsure_seconds=120)
+    )
+    assert lease.brand_id == "b1"
 
 
 def test_unsure_subaccount_stays_unsure_as_long_as_meant(database):
@@ -263,18 +265,18 @@ def test_unsure_subaccount_stays_unsure_as_long_as_meant(database):
 @pytest.mark.parametrize(("seconds", "word"), [(-3_600.0, "back"), (3_600.0, "forward")])
 def test_step_is_alerted_with_its_size_for_a_day(database, seconds, word):
     now = step(database, seconds)
-    (told,) = standing(database)
-    assert told.severity == "critical"
-    assert told.details["seconds"] == seconds
-    assert told.details["to"] == now.isoformat()
-    assert told.details["from"] == (now - timedelta(seconds=seconds)).isoformat()
-    assert f"stepped {word}" in told.details["meaning"]
+    (alert,) = open_alerts(database)
+    assert alert.severity == "critical"
+    assert alert.details["seconds"] == seconds
+    assert alert.details["to"] == now.isoformat()
+    assert alert.details["from"] == (now - timedelta(seconds=seconds)).isoformat()
+    assert f"stepped {word}" in alert.details["meaning"]
     # A second step raises an alert, too
     step(database, seconds * 2)
-    assert len(standing(database)) == 2
+    assert len(open_alerts(database)) == 2
     # Both alerts stay for a day
     database.run(clock_steps.clear_old)
-    assert len(standing(database)) == 2
+    assert len(open_alerts(database)) == 2
     execute(database, "UPDATE alerts SET cleared_at = NULL")
     older = "INSERT INTO alerts (kind, subject, severity, details, raised_at) VALUES"
     execute(
@@ -283,7 +285,7 @@ def test_step_is_alerted_with_its_size_for_a_day(database, seconds, word):
         " clock_timestamp() - interval '25 hours')",
     )
     database.run(clock_steps.clear_old)
-    assert sorted(one.subject == "old" for one in standing(database)) == [False, False]
+    assert sorted(one.subject == "old" for one in open_alerts(database)) == [False, False]
 
 
 def test_step_forward_moves_nothing(database):

@@ -20,6 +20,7 @@ from tests.db.support import at_once
 from tests.domain.support import (
     ANN,
     T0,
+    active_freezes,
     brand,
     campaign,
     columns_of,
@@ -27,14 +28,13 @@ from tests.domain.support import (
     debit,
     forget_jobs,
     later,
-    look,
     make_brand,
     make_campaign,
     money_state,
+    refresh_subscription,
+    report_subscription,
     staged,
-    standing,
     subscribe,
-    tell,
 )
 
 
@@ -148,7 +148,7 @@ def test_everything_is_allowed_without_a_spending_block(scene):
 
 
 def test_reported_inactivity_stops_spending_and_campaigns_not_twilio(scene, shared):
-    applied = tell(shared, scene.subscription, closing=True)
+    applied = report_subscription(shared, scene.subscription, closing=True)
     assert (applied.subscription_state, applied.campaigns_paused) == (SubscriptionState.REPORTED, 1)
     assert scene.seen() == (
         BlockReason.SUBSCRIPTION_INACTIVE,
@@ -161,7 +161,7 @@ def test_reported_inactivity_stops_spending_and_campaigns_not_twilio(scene, shar
 
 
 def test_subscription_inactive_at_the_provider_suspends_twilio_too(scene, shared):
-    look(shared, scene.subscription, scene.org, "suspended")
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
     assert scene.seen() == (
         BlockReason.SUBSCRIPTION_INACTIVE,
         "subscription_inactive",
@@ -198,8 +198,8 @@ def test_empty_wallet_stops_spending_and_campaigns_and_not_twilio(scene, shared)
 
 
 def test_reactivation_resumes_all_but_manual_pauses(scene, shared):
-    look(shared, scene.subscription, scene.org, "suspended")
-    look(shared, scene.subscription, scene.org, "active")
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
+    refresh_subscription(shared, scene.subscription, scene.org, "active")
     assert scene.seen() == GOOD
     assert pause_reason(shared, scene.by_hand) == "manual_pause"
     assert scene.generations() == [2, 2]
@@ -207,17 +207,17 @@ def test_reactivation_resumes_all_but_manual_pauses(scene, shared):
 
 def test_reactivation_lifts_no_freeze_but_the_subscriptions(scene, shared):
     freeze(shared, scene.org)
-    look(shared, scene.subscription, scene.org, "suspended")
-    assert standing(shared, scene.org) == {"manual", "subscription_inactive"}
-    look(shared, scene.subscription, scene.org, "active")
-    assert standing(shared, scene.org) == {"manual"}
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
+    assert active_freezes(shared, scene.org) == {"manual", "subscription_inactive"}
+    refresh_subscription(shared, scene.subscription, scene.org, "active")
+    assert active_freezes(shared, scene.org) == {"manual"}
     assert scene.seen()[:2] == (BlockReason.FROZEN_WALLET, "wallet_frozen")
 
 
 def test_first_reason_is_named_and_the_next_one_when_it_clears(scene, shared):
     # Given all three reasons at once
     freeze(shared, scene.org)
-    look(shared, scene.subscription, scene.org, "suspended")
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
     shared.run(
         lambda s: wallet.correct(
             s,
@@ -232,7 +232,7 @@ def test_first_reason_is_named_and_the_next_one_when_it_clears(scene, shared):
     apply(shared, scene.org)
     assert pause_reason(shared, scene.campaign) == "subscription_inactive"
     # When they clear one after the other, Then the next is named, and the last resumes the campaign
-    look(shared, scene.subscription, scene.org, "active")
+    refresh_subscription(shared, scene.subscription, scene.org, "active")
     assert pause_reason(shared, scene.campaign) == "wallet_frozen"
     lift(shared, scene.org)
     apply(shared, scene.org)
@@ -245,7 +245,7 @@ def test_first_reason_is_named_and_the_next_one_when_it_clears(scene, shared):
 
 
 def test_manually_paused_campaign_keeps_its_reason(scene, shared):
-    look(shared, scene.subscription, scene.org, "suspended")
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
     found = campaign(shared, scene.by_hand)
     assert (found.pause_reason, found.manually_paused) == ("manual_pause", True)
 
@@ -258,15 +258,15 @@ def test_drafts_and_ended_campaigns_are_left_alone(scene, shared):
             text("UPDATE campaigns SET status = 'completed' WHERE id = :id"), {"id": ended}
         )
     )
-    look(shared, scene.subscription, scene.org, "suspended")
-    look(shared, scene.subscription, scene.org, "active")
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
+    refresh_subscription(shared, scene.subscription, scene.org, "active")
     assert campaign(shared, draft).status == "draft"
     assert campaign(shared, ended).status == "completed"
 
 
 @pytest.mark.parametrize("status", ["active", "suspended"])
 def test_replay_changes_nothing_when_everything_is_enforced(scene, shared, status):
-    look(shared, scene.subscription, scene.org, status)
+    refresh_subscription(shared, scene.subscription, scene.org, status)
     forget_jobs(shared, scene.org)
 
     def everything():
@@ -292,13 +292,13 @@ def test_generation_rises_only_when_the_desired_state_changes(scene, shared):
         ("active", 2),
         ("suspended", 3),
     ):
-        look(shared, scene.subscription, scene.org, status)
+        refresh_subscription(shared, scene.subscription, scene.org, status)
         assert scene.generations() == [expected, expected], status
 
 
 def test_closing_report_during_a_suspension_leaves_twilio_suspended(scene, shared):
-    look(shared, scene.subscription, scene.org, "suspended")
-    tell(shared, scene.subscription, closing=True)
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
+    report_subscription(shared, scene.subscription, closing=True)
     assert scene.generations() == [1, 1]
     assert {brand(shared, each).twilio_desired for each in scene.brands} == {"suspended"}
 
@@ -309,7 +309,7 @@ def test_a_brand_made_while_inactive_is_to_be_suspended_from_the_start(shared, o
 
 
 def test_concurrent_enforcement_agrees(scene, shared):
-    look(shared, scene.subscription, scene.org, "suspended")
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
     applied = at_once([lambda: apply(shared, scene.org)] * 8)
     assert not [one for one in applied if isinstance(one, Exception)]
     assert scene.generations() == [1, 1]
@@ -334,7 +334,7 @@ def override(database, org, until, reason=FreezeReason.SUBSCRIPTION_INACTIVE, no
 
 
 def test_override_of_an_inactive_subscription_allows_all_until_its_end(scene, shared):
-    look(shared, scene.subscription, scene.org, "suspended")
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
     # When an operator overrides the freeze for a minute
     override(shared, scene.org, later(60))
     assert scene.seen(later(59)) == GOOD
@@ -354,14 +354,14 @@ def test_override_of_an_inactive_subscription_allows_all_until_its_end(scene, sh
 
 def test_override_of_the_subscription_leaves_other_freezes_active(scene, shared):
     freeze(shared, scene.org)
-    look(shared, scene.subscription, scene.org, "suspended")
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
     override(shared, scene.org, later(60))
     assert scene.seen()[:3] == (BlockReason.FROZEN_WALLET, "wallet_frozen", {"active"})
 
 
 def test_override_of_another_freeze_does_not_allow_an_inactive_one(scene, shared):
     freeze(shared, scene.org)
-    look(shared, scene.subscription, scene.org, "suspended")
+    refresh_subscription(shared, scene.subscription, scene.org, "suspended")
     override(shared, scene.org, later(60), FreezeReason.MANUAL)
     assert scene.seen()[0] is BlockReason.SUBSCRIPTION_INACTIVE
 
@@ -379,7 +379,9 @@ def set_grace(database, external_id, seconds):
 
 
 def test_past_due_without_grace_closes_and_within_grace_counts_as_active(scene, shared):
-    look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
+    refresh_subscription(
+        shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600
+    )
     assert scene.seen() == GOOD
     assert scene.seen(later(3_599)) == GOOD
     assert block_of(shared, scene.org, later(3_600)) is BlockReason.SUBSCRIPTION_INACTIVE
@@ -389,7 +391,7 @@ def test_past_due_without_grace_closes_and_within_grace_counts_as_active(scene, 
 
 
 def test_end_of_a_grace_period_is_enforced_by_a_staged_job(scene, shared):
-    look(shared, scene.subscription, scene.org, "past_due", grace_seconds=3_600)
+    refresh_subscription(shared, scene.subscription, scene.org, "past_due", grace_seconds=3_600)
     (job,) = staged(shared, scene.org, "enforce_organization")
     assert timedelta(seconds=3_590) < job.due_at - job.staged_at < timedelta(seconds=3_602)
     # When its time is over
@@ -398,10 +400,16 @@ def test_end_of_a_grace_period_is_enforced_by_a_staged_job(scene, shared):
 
 
 def test_repeated_past_due_status_does_not_lengthen_the_grace_period(scene, shared):
-    look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
-    look(shared, scene.subscription, scene.org, "past_due", later(3_000), grace_seconds=3_600)
+    refresh_subscription(
+        shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600
+    )
+    refresh_subscription(
+        shared, scene.subscription, scene.org, "past_due", later(3_000), grace_seconds=3_600
+    )
     assert block_of(shared, scene.org, later(3_600)) is BlockReason.SUBSCRIPTION_INACTIVE
     # But a subscription that was paid in between has a new grace period
-    look(shared, scene.subscription, scene.org, "active", later(4_000))
-    look(shared, scene.subscription, scene.org, "past_due", later(5_000), grace_seconds=3_600)
+    refresh_subscription(shared, scene.subscription, scene.org, "active", later(4_000))
+    refresh_subscription(
+        shared, scene.subscription, scene.org, "past_due", later(5_000), grace_seconds=3_600
+    )
     assert block_of(shared, scene.org, later(8_599)) is None

@@ -7,10 +7,10 @@ from sqlalchemy import text
 
 from base.enums import Provider
 from base.facts import OtherReport, PaymentReport, SubscriptionReport
-from db.inbox.events import mark, take
+from db.inbox.events import record_outcome, take_event
 from db.models import InboxEvent, Job
 from domain import events
-from tests.domain.support import T0, later, standing, subscribe, subscription
+from tests.domain.support import T0, active_freezes, later, subscribe, subscription
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def event_id(shared, org):
 
 def take_in(database, event_id, report, now=T0):
     def work(session):
-        event = take(session, event_id, now)
+        event = take_event(session, event_id, now)
         outcome = events.take_in(session, event, report, now)
-        mark(session, event)
+        record_outcome(session, event)
         return outcome
 
     return database.run(work)
@@ -62,7 +62,7 @@ def test_subscription_event_closes_once_and_is_not_handled_again(shared, org, ev
     external_id = subscribe(shared, org)
     report = SubscriptionReport(Provider.PAYPAL, external_id, closing=True, occurred_at=None)
     assert take_in(shared, event_id, report, later(5)) == "handled"
-    assert standing(shared, org) == {"subscription_inactive"}
+    assert active_freezes(shared, org) == {"subscription_inactive"}
     # The report has no time, so it counts from the event's reception
     assert subscription(shared, external_id).reported_at == T0
     before = count_jobs(shared)

@@ -17,17 +17,17 @@ from domain.wallet.freezes import UnknownFreeze
 from domain.wallet.thresholds import thresholds_of
 from tests.domain.support import (
     T0,
+    active_freezes,
     campaign,
     credit,
     debit,
     entries,
     figures,
     later,
-    look,
     make_brand,
     make_campaign,
     money_state,
-    standing,
+    refresh_subscription,
     subscribe,
 )
 from tests.domain.wallet.level_support import CARD, CHARGEABLE, TERMS, switch_on
@@ -194,11 +194,11 @@ def test_freeze_that_is_not_active_cannot_be_lifted(shared, org):
 
 def test_subscription_freeze_is_not_lifted_manually(shared, org):
     one = subscribe(shared, org)
-    look(shared, one, org, "suspended")
+    refresh_subscription(shared, one, org, "suspended")
     with pytest.raises(Refused) as caught:
         act(shared, "lift_manually", org, FreezeReason.SUBSCRIPTION_INACTIVE)
     assert caught.value.code == "NOT_BY_HAND"
-    assert standing(shared, org) == {"subscription_inactive"}
+    assert active_freezes(shared, org) == {"subscription_inactive"}
 
 
 def test_an_override_resumes_campaigns_in_the_same_commit(shared, org, running):

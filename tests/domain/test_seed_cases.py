@@ -32,10 +32,10 @@ from tests.domain.support import (
     entries,
     forget_jobs,
     later,
-    look,
     make_brand,
     make_campaign,
     payment,
+    refresh_subscription,
     staged,
     subscribe,
 )
@@ -240,7 +240,7 @@ def test_campaign_pause_on_each_trigger(shared, org, running):
     unfreeze(shared, org)
     debit(shared, org, FIVE)
     assert enforced(shared, org, campaign_id) == ("paused", "wallet_depleted")
-    look(shared, subscription_id, org, "suspended")
+    refresh_subscription(shared, subscription_id, org, "suspended")
     assert enforced(shared, org, campaign_id) == ("paused", "subscription_inactive")
 
 
@@ -249,9 +249,9 @@ def test_campaign_resume_needs_all_three_conditions(shared, org, running):
     campaign_id, subscription_id = running
     debit(shared, org, FIVE)
     freeze(shared, org)
-    look(shared, subscription_id, org, "suspended")
+    refresh_subscription(shared, subscription_id, org, "suspended")
     # When they are restored one by one, Then only the last resumes
-    look(shared, subscription_id, org, "active")
+    refresh_subscription(shared, subscription_id, org, "active")
     assert enforced(shared, org, campaign_id) == ("paused", "wallet_frozen")
     unfreeze(shared, org)
     assert enforced(shared, org, campaign_id) == ("paused", "wallet_depleted")

@@ -17,7 +17,7 @@ from ingress.http.protocol import BoundedProtocol
 from providers import registry
 from tests.ingress.api.backend import Backend
 from tests.ingress.calls.callers import Caller, Signer
-from tests.ingress.house import Ingress
+from tests.ingress.support import Ingress
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from base.clock import wait_until
 from db.address import driver_url
 from db.models import InboxEvent, Job
 from db.redis.client import connect
-from tests.ingress.house import paypal_event
+from tests.ingress.support import paypal_event
 from tests.ingress.webhooks.test_paypal import is_refused
 from tests.workers.scenes import eventually, notified
 
@@ -22,7 +22,7 @@ def ingress(far):
     return far
 
 
-def test_while_postgresql_is_away_the_sender_is_asked_to_send_again(world, ingress, way):
+def test_webhook_is_answered_503_while_postgresql_is_away(world, ingress, way):
     # Given an ingress that has worked, and a database that is away
     assert ingress.send(ingress.genuine()).status_code == 200
     assert ingress.client.get("/readyz").status_code == 200
@@ -47,7 +47,7 @@ def test_while_postgresql_is_away_the_sender_is_asked_to_send_again(world, ingre
     assert len(world.read(InboxEvent)) == 2
 
 
-def test_the_sandbox_delivers_again_by_itself_when_postgresql_is_back(world, ingress, way):
+def test_sandbox_repeats_the_webhook_until_postgresql_is_back(world, ingress, way):
     # Given a delivery that failed because the database was away
     way.cut()
     (delivery,) = ingress.sandbox.control(
@@ -62,7 +62,7 @@ def test_the_sandbox_delivers_again_by_itself_when_postgresql_is_back(world, ing
     assert eventually(lambda: len(world.read(InboxEvent)) == 1)
 
 
-def test_a_commit_whose_answer_was_lost_is_nobodys_yes(world, ingress, way):
+def test_webhook_is_answered_503_when_the_commits_answer_is_lost(world, ingress, way):
     # Given an ingress whose database stops answering
     assert ingress.send(ingress.genuine()).status_code == 200
     message = ingress.genuine()
@@ -82,7 +82,7 @@ def test_a_commit_whose_answer_was_lost_is_nobodys_yes(world, ingress, way):
     assert (len(world.read(InboxEvent)), len(world.read(Job))) == (2, 2)
 
 
-def test_nobody_is_answered_before_the_commit(world, ingress, urls):
+def test_webhook_is_not_answered_before_its_commit(world, ingress, urls):
     # Given an inbox table that is locked
     message = ingress.genuine()
     answers: list[int] = []
@@ -111,7 +111,7 @@ def _waits_for_lock(urls):
     return row[0] > 0
 
 
-def test_a_store_that_takes_too_long_is_nobodys_yes(world, ingress, urls):
+def test_webhook_is_answered_503_when_storing_takes_too_long(world, ingress, urls):
     # Given a lock that lasts longer than the lock timeout of the database's login
     message = ingress.genuine()
     with psycopg.connect(driver_url(urls.owner_url)) as holder:
@@ -123,9 +123,7 @@ def test_a_store_that_takes_too_long_is_nobodys_yes(world, ingress, urls):
     assert ingress.send(message).status_code == 200
 
 
-def test_while_redis_is_away_events_are_taken_in_and_wait_in_the_database(
-    world, start_ingress, settings
-):
+def test_events_are_stored_while_redis_is_away(world, start_ingress, settings):
     # Given a Redis that is away
     away = settings.model_copy(update={"redis_url": "unix:///nowhere/valkey.sock?db=0"})
     ingress = start_ingress(away)
@@ -141,7 +139,7 @@ def test_while_redis_is_away_events_are_taken_in_and_wait_in_the_database(
     assert all(job.ring_at is not None for job in world.read(Job))
 
 
-def test_a_new_event_is_rung_for_at_once_and_a_repeat_is_not(world, start_ingress, settings, urls):
+def test_new_event_is_notified_at_once_and_a_repeat_is_not(world, start_ingress, settings, urls):
     # Given an ingress with Redis, and no relay
     ingress = start_ingress(settings)
     message = ingress.genuine()

@@ -6,7 +6,7 @@ import httpx
 
 from db.models import InboxEvent
 from local.ports import free_ports
-from tests.ingress.house import Ingress
+from tests.ingress.support import Ingress
 
 
 def serving(processes, sandbox, port):
@@ -16,7 +16,7 @@ def serving(processes, sandbox, port):
     return process, url
 
 
-def test_what_was_answered_with_yes_survives_a_kill(world, processes, sandbox):
+def test_accepted_webhook_survives_a_kill(world, processes, sandbox):
     # Given an ingress process that has accepted an event
     (port,) = free_ports(1)
     process, url = serving(processes, sandbox, port)
@@ -38,7 +38,7 @@ def test_what_was_answered_with_yes_survives_a_kill(world, processes, sandbox):
     assert "Traceback" not in second.said()
 
 
-def test_a_missing_or_wrong_webhook_id_is_named_in_one_line(processes):
+def test_missing_or_wrong_webhook_id_is_named_in_one_line(processes):
     for value, words in (("", "missing setting: PAYPAL_WEBHOOK_ID"), ("WEBHOOK_ID", "simulator")):
         refused = processes.command("ingress", PAYPAL_WEBHOOK_ID=value)
         assert refused.ended() == 2

@@ -40,7 +40,7 @@ def same_login(servers, template):
         ),
     ],
 )
-def test_the_demo_passes_and_leaves_nothing_running(same_login, story, checks):
+def test_demo_passes_and_leaves_nothing_running(same_login, story, checks):
     # Given a state folder of its own, and the servers named by the environment, if there are any
     with server_folder() as folder:
         state = folder / "state"
@@ -59,16 +59,16 @@ def test_the_demo_passes_and_leaves_nothing_running(same_login, story, checks):
 
         # Then it reports that every check passed
         assert done.stdout, done.stderr[-4000:]
-        told = json.loads(done.stdout)
+        printed = json.loads(done.stdout)
         failed = [
             (scene["title"], check)
-            for scene in told["scenes"]
+            for scene in printed["scenes"]
             for check in scene["checks"]
             if not check["ok"]
         ]
         assert failed == []
-        assert (done.returncode, told["failed"]) == (0, 0)
-        assert told["passed"] > checks
+        assert (done.returncode, printed["failed"]) == (0, 0)
+        assert printed["passed"] > checks
         assert str(state) not in _command_lines()
 
 

@@ -96,7 +96,7 @@ def test_data_survives_a_restart(state: Path) -> None:
         assert again == urls
 
 
-def test_a_second_owner_of_the_same_folder_is_refused(state: Path) -> None:
+def test_second_owner_of_the_same_folder_is_refused(state: Path) -> None:
     # Given
     with EmbeddedServers(state, fast=True, redis=False) as urls:
         # When / Then
@@ -107,7 +107,7 @@ def test_a_second_owner_of_the_same_folder_is_refused(state: Path) -> None:
             connection.execute("SELECT 1")
 
 
-def test_a_killed_owner_leaves_no_servers_and_its_data_is_taken_over(state: Path) -> None:
+def test_killed_owner_leaves_no_servers_and_its_data_is_taken_over(state: Path) -> None:
     # Given an owner in another process, with data in both servers
     with start_owner(state) as owner:
         assert owner.stdout is not None
@@ -140,7 +140,7 @@ def test_servers_stop_by_themselves_when_their_owner_is_killed(state: Path) -> N
     assert wait_until(lambda: not any(is_alive(pid) for pid in pids), limit_seconds=10)
 
 
-def test_a_pid_file_that_names_somebody_else_kills_nobody(state: Path) -> None:
+def test_pid_file_of_another_process_kills_nothing(state: Path) -> None:
     # Given a cluster whose pid file names a process that does not belong to it
     with EmbeddedServers(state, fast=True, redis=False):
         pid_file = state / "postgres" / "postmaster.pid"
@@ -155,7 +155,7 @@ def test_a_pid_file_that_names_somebody_else_kills_nobody(state: Path) -> None:
         bystander.kill()
 
 
-def test_a_half_made_cluster_of_an_interrupted_run_is_made_again(state: Path) -> None:
+def test_half_made_cluster_is_made_again(state: Path) -> None:
     # Given the files that remain if initdb is killed
     (state / "postgres.new" / "base").mkdir(parents=True)
     state.chmod(0o711)
@@ -166,7 +166,7 @@ def test_a_half_made_cluster_of_an_interrupted_run_is_made_again(state: Path) ->
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_path_too_long_for_a_socket_gets_a_folder_elsewhere(state: Path) -> None:
+def test_path_too_long_for_a_socket_gets_a_folder_elsewhere(state: Path) -> None:
     # Given
     long = state / ("long" * 25)
     state.mkdir(mode=0o755)
@@ -182,7 +182,7 @@ def test_a_path_too_long_for_a_socket_gets_a_folder_elsewhere(state: Path) -> No
     assert not elsewhere.exists()
 
 
-def test_missing_programs_are_one_clear_line(state: Path, tmp_path: Path) -> None:
+def test_missing_programs_are_reported_in_one_line(state: Path, tmp_path: Path) -> None:
     # Given a folder without programs / When / Then
     with pytest.raises(EmbeddedServerError, match=r"no PostgreSQL in .*or set DATABASE_URL$"):
         EmbeddedServers(state, postgres_bin=tmp_path).start()
@@ -190,7 +190,7 @@ def test_missing_programs_are_one_clear_line(state: Path, tmp_path: Path) -> Non
         EmbeddedServers(state, postgres=False, redis_bin=tmp_path).start()
 
 
-def test_a_server_that_does_not_start_tells_why_and_frees_the_folder(state: Path) -> None:
+def test_failed_start_reports_the_cause_and_frees_the_folder(state: Path) -> None:
     # Given data of another PostgreSQL version
     with EmbeddedServers(state, fast=True, redis=False):
         pass
@@ -206,7 +206,7 @@ def test_a_server_that_does_not_start_tells_why_and_frees_the_folder(state: Path
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_another_thread_than_the_main_one_is_refused(state: Path) -> None:
+def test_start_is_refused_outside_the_main_thread(state: Path) -> None:
     # Given
     refused: list[EmbeddedServerError] = []
 
@@ -226,7 +226,7 @@ def test_another_thread_than_the_main_one_is_refused(state: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has another account's servers")
-def test_root_runs_servers_as_another_and_opens_no_closed_folder(tmp_path: Path) -> None:
+def test_root_runs_servers_as_another_user_outside_a_closed_folder(tmp_path: Path) -> None:
     # Given a folder below one that only root may enter
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
@@ -244,7 +244,7 @@ def test_root_runs_servers_as_another_and_opens_no_closed_folder(tmp_path: Path)
 
 
 @pytest.mark.skipif(bool(debian_servers_missing()), reason="Debian's servers are not installed")
-def test_the_oldest_supported_servers_run_too() -> None:
+def test_oldest_supported_servers_run_too() -> None:
     # Given / When
     with debian_servers() as urls, postgres(urls) as connection, valkey(urls) as client:
         # Then
@@ -252,7 +252,7 @@ def test_the_oldest_supported_servers_run_too() -> None:
         assert client.info("server")["redis_version"].startswith("7.")
 
 
-def test_a_server_that_died_hinders_neither_stop_nor_start(state: Path) -> None:
+def test_dead_server_prevents_neither_stop_nor_start(state: Path) -> None:
     # Given
     servers = EmbeddedServers(state, postgres=False, fast=True)
     servers.start()
@@ -264,12 +264,12 @@ def test_a_server_that_died_hinders_neither_stop_nor_start(state: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
-def test_server_that_was_killed_is_started_again_and_told(state: Path, name: str) -> None:
+def test_killed_server_is_restarted_and_reported(state: Path, name: str) -> None:
     # Given servers that are kept running, with data in each
-    told: list[tuple[str, int]] = []
+    reported: list[tuple[str, int]] = []
     keep = Keep(
-        on_exit=lambda server, code: told.append((server, code)),
-        on_restart=lambda server, pid: told.append((server, pid)),
+        on_exit=lambda server, code: reported.append((server, code)),
+        on_restart=lambda server, pid: reported.append((server, pid)),
     )
     servers = EmbeddedServers(state, keep=keep)
     urls = servers.start()
@@ -280,16 +280,16 @@ def test_server_that_was_killed_is_started_again_and_told(state: Path, name: str
     # When one of them is killed, twice
     for times in (1, 2):
         os.kill(int(file.read_text().split()[0]), signal.SIGKILL)
-        assert wait_until(lambda times=times: len(told) == 2 * times, limit_seconds=60)
+        assert wait_until(lambda times=times: len(reported) == 2 * times, limit_seconds=60)
     # Then each death and restart is reported, and its data is there
-    assert told[0] == told[2] == (name, -signal.SIGKILL)
-    assert told[1][0] == told[3][0] == name
-    assert is_alive(told[3][1])
+    assert reported[0] == reported[2] == (name, -signal.SIGKILL)
+    assert reported[1][0] == reported[3][0] == name
+    assert is_alive(reported[3][1])
     with postgres(urls) as connection, valkey(urls) as client:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
         assert client.get("kept") == b"1"
     # And a requested stop is neither reported nor undone
     pids = pids_in(state)
     servers.stop()
-    assert len(told) == 4
+    assert len(reported) == 4
     assert not any(map(is_alive, pids))

@@ -14,14 +14,14 @@ from tests.local.test_supervisor import python
 
 
 def test_json_line_adds_the_process_to_a_record():
-    told = json.loads(json_line("relay", '{"event": "relay_started", "level": "info"}'))
-    assert told == {"process": "relay", "event": "relay_started", "level": "info"}
+    record = json.loads(json_line("relay", '{"event": "relay_started", "level": "info"}'))
+    assert record == {"process": "relay", "event": "relay_started", "level": "info"}
 
 
 @pytest.mark.parametrize("line", ["Traceback (most recent call last):", "[1]", '"x"', "", "{"])
 def test_json_line_makes_a_record_of_any_other_line(line):
-    told = json.loads(json_line("relay", line))
-    assert told == {"process": "relay", "event": "process_output", "line": line}
+    record = json.loads(json_line("relay", line))
+    assert record == {"process": "relay", "event": "process_output", "line": line}
 
 
 def test_terminal_lines_show_the_name_in_one_column():

@@ -21,10 +21,10 @@ from local.supervisor import ChildProcess, Supervisor
 
 _SLEEPS = "import time; time.sleep(600)"
 #: When it is stopped, it writes its name to a file that all children share.
-_TELLS = """
+_NOTES = """
 import signal, sys, time
 def stop(*_):
-    with open(sys.argv[1], "a") as told: told.write(sys.argv[2] + "\\n")
+    with open(sys.argv[1], "a") as noted: noted.write(sys.argv[2] + "\\n")
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 open(sys.argv[1] + "." + sys.argv[2], "w").close()
@@ -56,10 +56,10 @@ with Supervisor(folder) as supervisor:
         ready=(folder / "ready").exists,
         stop_seconds=60,
     ))
-    # Before anybody is told that it may send a signal.
+    # Before the test learns that it may send a signal.
     supervisor.listen()
     print(supervisor.pid("plain"), supervisor.pid("stubborn"), flush=True)
-    print("told", supervisor.wait().name, flush=True)
+    print("received", supervisor.wait().name, flush=True)
 print("stopped", flush=True)
 """
 )
@@ -84,7 +84,7 @@ def start_supervisor(folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
     return process, [int(text) for text in process.stdout.readline().split()]
 
 
-def test_a_child_that_dies_unasked_is_started_again_and_reported(tmp_path: Path) -> None:
+def test_dead_child_is_restarted_and_reported(tmp_path: Path) -> None:
     # Given
     exits: list[tuple[str, int]] = []
     again: list[tuple[str, int]] = []
@@ -122,7 +122,7 @@ def test_waits_between_restarts_grow(tmp_path: Path) -> None:
     assert waits[2] >= 0.4
 
 
-def test_a_listener_that_fails_does_not_end_the_keeping(tmp_path: Path) -> None:
+def test_child_is_restarted_when_the_exit_callback_fails(tmp_path: Path) -> None:
     # Given
     def fail(name: str, code: int) -> None:
         raise RuntimeError(f"{name} {code}")
@@ -137,19 +137,21 @@ def test_a_listener_that_fails_does_not_end_the_keeping(tmp_path: Path) -> None:
 
 def test_children_are_stopped_in_the_reverse_order_of_start(tmp_path: Path) -> None:
     # Given
-    told = tmp_path / "told"
+    noted = tmp_path / "noted"
     with Supervisor(tmp_path) as supervisor:
         for name in ("first", "second", "third"):
-            ready = tmp_path / f"told.{name}"
-            supervisor.start(ChildProcess(name, python(_TELLS, told, name), {}, ready=ready.exists))
+            ready = tmp_path / f"noted.{name}"
+            supervisor.start(
+                ChildProcess(name, python(_NOTES, noted, name), {}, ready=ready.exists)
+            )
         # When
         supervisor.stop_all()
         # Then
-        assert told.read_text().split() == ["third", "second", "first"]
+        assert noted.read_text().split() == ["third", "second", "first"]
         assert supervisor.names() == []
 
 
-def test_a_stubborn_child_is_killed_after_its_limit(tmp_path: Path) -> None:
+def test_stubborn_child_is_killed_after_its_limit(tmp_path: Path) -> None:
     # Given
     ready = tmp_path / "ready"
     with Supervisor(tmp_path) as supervisor:
@@ -166,7 +168,7 @@ def test_a_stubborn_child_is_killed_after_its_limit(tmp_path: Path) -> None:
         assert not is_alive(pid)
 
 
-def test_what_a_child_started_dies_with_it(tmp_path: Path) -> None:
+def test_grandchildren_die_with_the_child(tmp_path: Path) -> None:
     # Given a child with a child of its own
     note = tmp_path / "grandchild"
     code = (
@@ -185,7 +187,7 @@ def test_what_a_child_started_dies_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="death signals exist on Linux only")
-def test_a_killed_supervisor_leaves_no_orphans(tmp_path: Path) -> None:
+def test_killed_supervisor_leaves_no_orphans(tmp_path: Path) -> None:
     # Given
     process, pids = start_supervisor(tmp_path)
     with process:
@@ -197,13 +199,13 @@ def test_a_killed_supervisor_leaves_no_orphans(tmp_path: Path) -> None:
     assert wait_until(lambda: not any(is_alive(pid) for pid in pids), limit_seconds=5)
 
 
-def test_a_second_ctrl_c_ends_the_patience_with_a_stubborn_child(tmp_path: Path) -> None:
+def test_second_ctrl_c_kills_a_stubborn_child_at_once(tmp_path: Path) -> None:
     # Given a stop that waits for a child with a limit of a minute
     process, pids = start_supervisor(tmp_path)
     with process:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
-        assert process.stdout.readline() == "told SIGINT\n"
+        assert process.stdout.readline() == "received SIGINT\n"
         assert all(is_alive(pid) for pid in pids)
         # When
         process.send_signal(signal.SIGINT)
@@ -223,7 +225,7 @@ def test_child_that_ends_before_it_is_ready_is_an_error_and_not_restarted(tmp_pa
         assert supervisor.names() == []
 
 
-def test_a_child_that_is_never_ready_is_stopped_after_its_limit(tmp_path: Path) -> None:
+def test_child_that_is_never_ready_is_stopped_after_its_limit(tmp_path: Path) -> None:
     # Given
     seen: list[int | None] = []
     child = ChildProcess(

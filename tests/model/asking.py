@@ -49,7 +49,7 @@ _provider_calls = st.sampled_from([None, None, None, None, "v0", "v1"])
 _soon = st.sampled_from([0, 1, 30, 60, 60, 60])
 _reasons = st.sampled_from([str(reason) for reason in FreezeReason])
 #: An active freeze, if there is one.
-_standing = st.one_of(st.just("standing"), st.just("standing"), _reasons)
+_active_reason = st.one_of(st.just("standing"), st.just("standing"), _reasons)
 _causes = st.sampled_from(["", "c0", "d1"])
 _sums = st.integers(0, 60)
 
@@ -75,12 +75,12 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "settle": _payment,
     "settle_alone": _payment,
     "freeze": {"org": _orgs, "reason": _reasons, "cause": _causes},
-    "unfreeze": {"org": _frozen, "reason": _standing, "cause": st.one_of(st.none(), _causes)},
+    "unfreeze": {"org": _frozen, "reason": _active_reason, "cause": st.one_of(st.none(), _causes)},
     "freeze_manually": {"org": _orgs},
-    "lift_manually": {"org": _frozen, "reason": _standing},
+    "lift_manually": {"org": _frozen, "reason": _active_reason},
     "override_manually": {
         "org": _frozen,
-        "reason": _standing,
+        "reason": _active_reason,
         "until": st.sampled_from([1, 30, 60, 30, 60, 0, 30 * 86_400, 30 * 86_400 + 1]),
     },
     "set_debt_limit": {"org": _orgs, "limit": st.one_of(_sums, _near)},

@@ -100,11 +100,11 @@ class AtOnce(Ledger):
 
     def together(self, operations: list[Operation]) -> None:
         """Run all operations concurrently, and find an order that explains the answers."""
-        jobs = [lambda one=one: self.doors.do(one, self.now) for one in operations]
+        jobs = [lambda one=one: self.product.do(one, self.now) for one in operations]
         answers = at_once(jobs)
         asked = list(zip(operations, answers, strict=True))
         try:
-            self.picture.look()
+            self.picture.refresh()
             found = explain(self.books, asked, self.now, self.picture)
             assert found is not None, "no order explains the answers"
         except AssertionError:

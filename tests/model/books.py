@@ -54,7 +54,7 @@ class Books:
 
     def debit_many(self, rows: tuple[Operation, ...], now: float) -> Answer:
         """Debit each row separately, in order; a refused row affects no other."""
-        return Answer("OK", told=tuple(self.do(row, now) for row in rows))
+        return Answer("OK", result=tuple(self.do(row, now) for row in rows))
 
     def settle(self, org: str, **facts: Any) -> Answer:
         """Settle as `settle_alone` does, and update the entitlement with it."""

@@ -114,7 +114,7 @@ class Wallet(Purse):
         ]
         for call in past:
             self._give_back(call, "expired")
-        return Answer("OK", told=tuple(past))
+        return Answer("OK", result=tuple(past))
 
     def _hold(self, call: str) -> Hold:
         if call not in self.holds:

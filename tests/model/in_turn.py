@@ -172,7 +172,7 @@ class InTurn(Ledger):
                 {"off": off, "org": org},
             )
 
-        self.doors.owner.run(damage)
+        self.product.owner.run(damage)
         self.carry_out(Operation("rebuild", org, {}))
 
     @rule(

@@ -22,9 +22,9 @@ from tests.domain.support import T0
 from tests.model.asking import Asking
 from tests.model.books import Books, Operation
 from tests.model.calls import Wallet
-from tests.model.doors import EntryPoints
 from tests.model.model import Answer
 from tests.model.picture import Picture
+from tests.model.product import Product
 
 #: The currencies of an example's wallets.
 CURRENCIES = ("USD", "USD", "JPY")
@@ -42,14 +42,14 @@ _POSTURE_DONE = {
 class Ledger(RuleBasedStateMachine):
     """Wallets with some money, their model, and a time that only moves forward."""
 
-    def __init__(self, doors: EntryPoints, looking: psycopg.Connection[Any]) -> None:
+    def __init__(self, product: Product, committed: psycopg.Connection[Any]) -> None:
         super().__init__()
-        self.doors = doors
-        orgs = doors.database.run(_make_customers)
+        self.product = product
+        orgs = product.database.run(_make_customers)
         self.asking = Asking(orgs, secrets.token_hex(6))
         pairs = zip(orgs, CURRENCIES, strict=True)
         self.books = Books({org: Wallet(currency) for org, currency in pairs})
-        self.picture = Picture(looking, orgs)
+        self.picture = Picture(committed, orgs)
         self.now = 0.0
 
     @initialize(
@@ -58,7 +58,7 @@ class Ledger(RuleBasedStateMachine):
         calls=st.booleans(),
     )
     def begin(self, funds: list[int], limit: int, calls: bool) -> None:
-        self.picture.look()
+        self.picture.refresh()
         differences = self.picture.shows(self.books)
         assert not differences, differences
         named: dict[str, Any] = {"key": "new", "currency": "own", "kind": "credit"}
@@ -83,9 +83,9 @@ class Ledger(RuleBasedStateMachine):
         before, jobs = self.books.copy(), dict(self.picture.jobs)
         digest = dict(self.picture.digest)
         expected = self.books.do(operation, self.now)
-        answer = self.doors.do(operation, self.now)
+        answer = self.product.do(operation, self.now)
         assert answer == expected, f"{operation} was answered {answer}, not {expected}"
-        self.picture.look()
+        self.picture.refresh()
         differences = self.picture.shows(self.books)
         assert not differences, f"after {operation}: {differences}"
         if (
@@ -115,7 +115,7 @@ class Ledger(RuleBasedStateMachine):
             ]
             return list(chain(*found))
 
-        findings = self.doors.database.run(verify)
+        findings = self.product.database.run(verify)
         assert not findings, findings
 
 

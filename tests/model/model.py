@@ -44,7 +44,7 @@ class Answer:
     owed: int | None = None
     entry_no: int | None = None
     #: Further results: the expired calls, the number of lifted freezes, the answers of its rows.
-    told: Any = None
+    result: Any = None
 
 
 @dataclass(frozen=True)
@@ -187,11 +187,11 @@ class Purse:
 
     def freeze(self, reason: str, cause: str, now: float) -> Answer:
         """Freeze the wallet; an active freeze stays unchanged, with its override."""
-        return Answer("OK", told=self._freeze(reason, cause))
+        return Answer("OK", result=self._freeze(reason, cause))
 
     def unfreeze(self, reason: str, cause: str | None, now: float) -> Answer:
         """Lift one cause of a reason, or all its causes; other reasons stay."""
-        return Answer("OK", told=self._lift(reason, cause))
+        return Answer("OK", result=self._lift(reason, cause))
 
     def freeze_manually(self, now: float) -> Answer:
         self._freeze("manual", "")
@@ -210,10 +210,10 @@ class Purse:
         """Let the wallet spend despite the reason, until the given time and not at it."""
         if not now < until <= now + DAYS_30:
             raise No("INVALID_OVERRIDE")
-        standing = [one for one in self.freezes if one[0] == reason]
-        if not standing:
+        active_freezes = [one for one in self.freezes if one[0] == reason]
+        if not active_freezes:
             raise No("FREEZE_NOT_FOUND")
-        self.freezes.update(dict.fromkeys(standing, until))
+        self.freezes.update(dict.fromkeys(active_freezes, until))
         self._write("override", 0)
         self.follow_subscription()
         return Answer("OK")

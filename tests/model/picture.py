@@ -74,7 +74,7 @@ class Picture:
         self.digest: dict[str, str] = {}
         self.jobs: dict[str, int] = {}
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read new entries and all wallets, and check the invariants."""
         orgs = list(self._chains)
         seen = [self._chains[org].next_no for org in orgs]

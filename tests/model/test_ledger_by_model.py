@@ -32,20 +32,20 @@ def _sequences(config: pytest.Config, usual: int) -> settings:
 
 
 @pytest.mark.timeout(_HANGS)
-def test_sequence_of_operations_agrees_with_the_model(doors, looking, pytestconfig):
+def test_sequence_of_operations_agrees_with_the_model(product, committed, pytestconfig):
     sequences = _sequences(pytestconfig, IN_TURN)
 
     run_state_machine_as_test(
-        partial(InTurn, doors, looking), settings=settings(sequences, stateful_step_count=20)
+        partial(InTurn, product, committed), settings=settings(sequences, stateful_step_count=20)
     )
 
 
 @pytest.mark.timeout(_HANGS)
-def test_concurrent_operations_agree_with_some_order_in_the_model(doors, looking, pytestconfig):
+def test_concurrent_operations_agree_with_some_order_in_the_model(product, committed, pytestconfig):
     sequences = _sequences(pytestconfig, AT_ONCE)
 
     # Threads cannot be shrunk: a failure may not happen again.
     run_state_machine_as_test(
-        partial(AtOnce, doors, looking),
+        partial(AtOnce, product, committed),
         settings=settings(sequences, stateful_step_count=6, phases=[Phase.generate]),
     )

@@ -18,22 +18,22 @@ OK, NO = "OK", "INSUFFICIENT_FUNDS"
 
 
 @pytest.fixture
-def race(doors, looking):
+def race(product, committed):
     """Two concurrent debits of 10 from a wallet with 10.
 
     The fixture returns the books before the debits, the answers, and the picture after them.
     """
-    org = make_organization(doors.database)
-    books, picture = Books({org: Wallet("USD")}), Picture(looking, [org])
+    org = make_organization(product.database)
+    books, picture = Books({org: Wallet("USD")}), Picture(committed, [org])
     amount = {"amount": 10, "currency": "USD"}
     fund = Operation("credit", org, {**amount, "key": "fund", "kind": "credit"})
-    assert doors.do(fund, 0) == books.do(fund, 0)
+    assert product.do(fund, 0) == books.do(fund, 0)
     debits = [
         Operation("debit", org, {**amount, "key": "plain"}),
         Operation("debit_now", org, {**amount, "key": "combined"}),
     ]
-    answers = at_once([lambda one=one: doors.do(one, 0) for one in debits])
-    picture.look()
+    answers = at_once([lambda one=one: product.do(one, 0) for one in debits])
+    picture.refresh()
     return books, list(zip(debits, answers, strict=True)), picture
 
 

@@ -18,13 +18,7 @@ class Server(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def house(sandbox):
-    """The sandbox, under the name that its own tests use."""
-    return sandbox
-
-
-@pytest.fixture
-def listener(house):
+def listener(sandbox):
     listener = Listener("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -45,9 +39,9 @@ def listener(house):
     listener.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
-    house.control("POST", "/target", {"url": listener.url})
+    sandbox.control("POST", "/target", {"url": listener.url})
     yield listener
-    house.control("POST", "/reset")
+    sandbox.control("POST", "/reset")
     for reply in listener.replies.values():
         if reply.wait is not None:
             reply.wait.set()
@@ -57,9 +51,9 @@ def listener(house):
 
 
 @pytest.fixture
-def paypal(house):
+def paypal(sandbox):
     """A client of PayPal's stand-in that has a token."""
-    known = house.info["paypal"]
+    known = sandbox.info["paypal"]
     with httpx.Client(
         base_url=known["base_url"], trust_env=False, timeout=SANDBOX_SECONDS
     ) as client:
@@ -73,19 +67,19 @@ def paypal(house):
 
 
 @pytest.fixture
-def account(house):
-    return house.control("POST", "/twilio/subaccounts", {"friendly_name": "Acme"})
+def account(sandbox):
+    return sandbox.control("POST", "/twilio/subaccounts", {"friendly_name": "Acme"})
 
 
 @pytest.fixture
-def assistant(house):
-    return house.control("POST", "/vapi/assistants", {})
+def assistant(sandbox):
+    return sandbox.control("POST", "/vapi/assistants", {})
 
 
 @pytest.fixture
-def number(house, account):
+def number(sandbox, account):
     """A number at a Twilio subaccount, without an assistant.
 
     Its calls request an assistant from the ingress.
     """
-    return house.control("POST", "/vapi/numbers", {"twilio_sid": account["sid"]})
+    return sandbox.control("POST", "/vapi/numbers", {"twilio_sid": account["sid"]})

@@ -12,8 +12,8 @@ from base.clock import wait_until
 from tests.support.sandbox import SANDBOX_SECONDS
 
 
-def set_status(house, account, status: str, timeout: float = SANDBOX_SECONDS) -> httpx.Response:
-    known = house.info["twilio"]
+def set_status(sandbox, account, status: str, timeout: float = SANDBOX_SECONDS) -> httpx.Response:
+    known = sandbox.info["twilio"]
     return httpx.post(
         f"{known['base_url']}/2010-04-01/Accounts/{account['sid']}.json",
         auth=(known["account_sid"], known["auth_token"]),
@@ -23,92 +23,92 @@ def set_status(house, account, status: str, timeout: float = SANDBOX_SECONDS) ->
     )
 
 
-def status_of(house, account) -> str:
-    return house.control("GET", f"/twilio/subaccounts/{account['sid']}")["status"]
+def status_of(sandbox, account) -> str:
+    return sandbox.control("GET", f"/twilio/subaccounts/{account['sid']}")["status"]
 
 
 SUSPENDING = {"method": "POST", "path_contains": "/Accounts/", "form": {"Status": "suspended"}}
 
 
-def test_held_request_takes_effect_after_its_sender_gave_up(house, account):
+def test_held_request_takes_effect_after_its_sender_gave_up(sandbox, account):
     # Given that suspensions are held back / When one is sent and its sender gives up
-    fault = house.fault("twilio", "hold", match=SUSPENDING, times=1)
+    fault = sandbox.fault("twilio", "hold", match=SUSPENDING, times=1)
     with pytest.raises(httpx.ReadTimeout):
-        set_status(house, account, "suspended", timeout=0.3)
+        set_status(sandbox, account, "suspended", timeout=0.3)
     # Then it has had no effect, and others pass
-    assert house.fault_now(fault)["held"] == 1
-    assert status_of(house, account) == "active"
-    assert set_status(house, account, "active").status_code == 200
+    assert sandbox.fault_now(fault)["held"] == 1
+    assert status_of(sandbox, account) == "active"
+    assert set_status(sandbox, account, "active").status_code == 200
     # When it is released / Then it has taken effect by the time of the answer
-    assert house.control("POST", f"/faults/{fault}/release") == {"released": 1}
-    assert status_of(house, account) == "suspended"
-    assert house.fault_now(fault)["hits"] == 1
+    assert sandbox.control("POST", f"/faults/{fault}/release") == {"released": 1}
+    assert status_of(sandbox, account) == "suspended"
+    assert sandbox.fault_now(fault)["hits"] == 1
 
 
-def test_held_request_is_answered_if_its_sender_waits(house, account):
-    fault = house.fault("twilio", "hold", match=SUSPENDING)
+def test_held_request_is_answered_if_its_sender_waits(sandbox, account):
+    fault = sandbox.fault("twilio", "hold", match=SUSPENDING)
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(set_status, house, account, "suspended")
+        answer = pool.submit(set_status, sandbox, account, "suspended")
         assert wait_until(
-            lambda: house.fault_now(fault)["held"] == 1, limit_seconds=SANDBOX_SECONDS
+            lambda: sandbox.fault_now(fault)["held"] == 1, limit_seconds=SANDBOX_SECONDS
         )
-        house.control("POST", f"/faults/{fault}/release")
+        sandbox.control("POST", f"/faults/{fault}/release")
         assert answer.result(SANDBOX_SECONDS).json()["status"] == "suspended"
 
 
-def test_held_request_is_dropped_when_its_fault_is_removed(house, account):
-    fault = house.fault("twilio", "hold")
+def test_held_request_is_dropped_when_its_fault_is_removed(sandbox, account):
+    fault = sandbox.fault("twilio", "hold")
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(set_status, house, account, "suspended")
+        answer = pool.submit(set_status, sandbox, account, "suspended")
         assert wait_until(
-            lambda: house.fault_now(fault)["held"] == 1, limit_seconds=SANDBOX_SECONDS
+            lambda: sandbox.fault_now(fault)["held"] == 1, limit_seconds=SANDBOX_SECONDS
         )
-        house.control("DELETE", f"/faults/{fault}")
+        sandbox.control("DELETE", f"/faults/{fault}")
         assert isinstance(answer.exception(SANDBOX_SECONDS), httpx.RemoteProtocolError)
-    assert status_of(house, account) == "active"
+    assert status_of(sandbox, account) == "active"
 
 
 @pytest.mark.parametrize(("kind", "after"), [("act_then_drop", "suspended"), ("drop", "active")])
-def test_dropped_connection_hides_whether_the_request_took_effect(house, account, kind, after):
-    house.fault("twilio", kind, times=1)
+def test_dropped_connection_hides_whether_the_request_took_effect(sandbox, account, kind, after):
+    sandbox.fault("twilio", kind, times=1)
     with pytest.raises(httpx.RemoteProtocolError):
-        set_status(house, account, "suspended")
-    assert status_of(house, account) == after
+        set_status(sandbox, account, "suspended")
+    assert status_of(sandbox, account) == after
     # Then the fault is used up
-    assert set_status(house, account, "suspended").status_code == 200
+    assert set_status(sandbox, account, "suspended").status_code == 200
 
 
-def test_request_takes_effect_although_it_is_never_answered(house, account):
-    house.fault("twilio", "act_then_timeout", seconds=30)
+def test_request_takes_effect_although_it_is_never_answered(sandbox, account):
+    sandbox.fault("twilio", "act_then_timeout", seconds=30)
     with pytest.raises(httpx.ReadTimeout):
-        set_status(house, account, "suspended", timeout=0.3)
-    assert status_of(house, account) == "suspended"
+        set_status(sandbox, account, "suspended", timeout=0.3)
+    assert status_of(sandbox, account) == "suspended"
 
 
-def test_delay_and_refusal_faults_reach_the_client(house, account):
-    slow = house.fault("twilio", "delay", seconds=0.3, times=1)
+def test_delay_and_refusal_faults_reach_the_client(sandbox, account):
+    slow = sandbox.fault("twilio", "delay", seconds=0.3, times=1)
     start = time.monotonic()
-    assert set_status(house, account, "suspended").status_code == 200
-    assert time.monotonic() - start >= 0.3 and house.fault_now(slow)["hits"] == 1
-    house.fault("twilio", "status", status=429, headers={"Retry-After": "7"})
-    answer = set_status(house, account, "active")
+    assert set_status(sandbox, account, "suspended").status_code == 200
+    assert time.monotonic() - start >= 0.3 and sandbox.fault_now(slow)["hits"] == 1
+    sandbox.fault("twilio", "status", status=429, headers={"Retry-After": "7"})
+    answer = set_status(sandbox, account, "active")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
     assert answer.json()["code"] == 20429
-    assert status_of(house, account) == "suspended"
+    assert status_of(sandbox, account) == "suspended"
 
 
-def test_journal_lists_requests_and_contains_no_secret(house, account, paypal):
-    assert house.requests(provider="twilio") == []
-    set_status(house, account, "suspended")
-    (entry,) = house.requests(provider="twilio", path_contains=account["sid"])
+def test_journal_lists_requests_and_contains_no_secret(sandbox, account, paypal):
+    assert sandbox.requests(provider="twilio") == []
+    set_status(sandbox, account, "suspended")
+    (entry,) = sandbox.requests(provider="twilio", path_contains=account["sid"])
     assert (entry["method"], entry["form"], entry["status"]) == (
         "POST",
         {"Status": "suspended"},
         200,
     )
-    everything = house.http.get("/_control/requests").text
+    everything = sandbox.http.get("/_control/requests").text
     for secret in ("client_secret", "auth_token"):
         for provider in ("paypal", "twilio"):
-            assert house.info[provider].get(secret, "no such secret") not in everything
+            assert sandbox.info[provider].get(secret, "no such secret") not in everything
     paypal.get("/v1/nowhere")
-    assert house.requests(provider="paypal", path_contains="/v1/nowhere")[0]["status"] == 404
+    assert sandbox.requests(provider="paypal", path_contains="/v1/nowhere")[0]["status"] == 404

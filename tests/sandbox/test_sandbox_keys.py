@@ -23,7 +23,7 @@ def test_keys_are_the_same_at_the_next_start(tmp_path):
     assert name_in(first.certificate_pem) == "messageverificationcerts.sandbox.paypal.com"
 
 
-def test_a_certificate_of_another_name_is_renewed(tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_certificate_of_another_name_is_renewed(tmp_path, monkeypatch: pytest.MonkeyPatch):
     # Given a state folder of a version whose certificate had another name
     with monkeypatch.context() as older:
         older.setattr(under_test, "CERTIFICATE_NAME", "older.example")

@@ -17,26 +17,26 @@ from tests.support.sandbox import start, stop
 
 def test_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
     # Given a running sandbox with a request that is held without limit
-    house = start(tmp_path, "--target", "http://127.0.0.1:9/")
+    sandbox = start(tmp_path, "--target", "http://127.0.0.1:9/")
     info_file = tmp_path / "sandbox.json"
     assert stat.S_IMODE(info_file.stat().st_mode) == 0o600
-    assert house.info["target"] == "http://127.0.0.1:9"
-    assert house.control("GET", "/info") == house.info
-    house.fault("paypal", "hold")
-    house.fault("twilio", "act_then_timeout", seconds=60)
+    assert sandbox.info["target"] == "http://127.0.0.1:9"
+    assert sandbox.control("GET", "/info") == sandbox.info
+    sandbox.fault("paypal", "hold")
+    sandbox.fault("twilio", "act_then_timeout", seconds=60)
     for path in ("/paypal/v1/nowhere", "/twilio/nowhere"):
         with pytest.raises(httpx.ReadTimeout):
-            house.http.get(path, timeout=0.2)
+            sandbox.http.get(path, timeout=0.2)
     # When it gets SIGTERM / Then it stops cleanly and waits for no held request
     began = time.monotonic()
-    assert stop(house) == 0
+    assert stop(sandbox) == 0
     assert time.monotonic() - began < 30
     assert not info_file.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["keys"]
     # When it starts again / Then its keys are the same
     again = start(tmp_path)
     for name in ("paypal", "twilio", "stripe", "vapi"):
-        before, after = dict(house.info[name]), dict(again.info[name])
+        before, after = dict(sandbox.info[name]), dict(again.info[name])
         assert before.pop("base_url") and after.pop("base_url")
         assert before == after
     # When another sandbox wants its port / Then that one reports it in a line, and this one runs on
@@ -53,8 +53,8 @@ def test_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
 
 def test_folder_of_an_older_sandbox_gets_new_secrets_and_keeps_the_rest(tmp_path):
     # Given secrets from a version without the HMAC secret
-    house = start(tmp_path)
-    assert stop(house) == 0
+    sandbox = start(tmp_path)
+    assert stop(sandbox) == 0
     path = tmp_path / "keys" / "secrets.json"
     kept = json.loads(path.read_text())
     first = kept.pop("vapi_hmac_secret")

@@ -11,22 +11,22 @@ import pytest
 
 
 @pytest.fixture
-def stripe(house):
-    known = house.info["stripe"]
+def stripe(sandbox):
+    known = sandbox.info["stripe"]
     with httpx.Client(
         base_url=known["base_url"], auth=(known["api_key"], ""), trust_env=False
     ) as client:
         yield client
 
 
-def assert_signed(house, heard) -> None:
+def assert_signed(sandbox, heard) -> None:
     parts = dict(part.split("=", 1) for part in heard.headers["Stripe-Signature"].split(","))
-    secret = house.info["stripe"]["webhook_secret"].encode()
+    secret = sandbox.info["stripe"]["webhook_secret"].encode()
     text = parts["t"].encode() + b"." + heard.body
     assert hmac.compare_digest(hmac.new(secret, text, hashlib.sha256).hexdigest(), parts["v1"])
 
 
-def test_stripe_subscription_is_created_once_and_stays_cancelled(house, stripe, listener):
+def test_stripe_subscription_is_created_once_and_stays_cancelled(sandbox, stripe, listener):
     # Given one idempotency key / When a subscription is made twice
     form = {"customer": "cus_1", "items[0][price]": "price_1", "metadata[organization_id]": "org_a"}
     headers = {"Idempotency-Key": "k1"}
@@ -43,22 +43,22 @@ def test_stripe_subscription_is_created_once_and_stays_cancelled(house, stripe, 
     assert stripe.get(path).json()["status"] == "canceled"
     heard = listener.wait_for(2)
     for one in heard:
-        assert_signed(house, one)
-    told = {json.loads(one.body)["type"] for one in heard}
-    assert told == {"customer.subscription.created", "customer.subscription.deleted"}
+        assert_signed(sandbox, one)
+    types = {json.loads(one.body)["type"] for one in heard}
+    assert types == {"customer.subscription.created", "customer.subscription.deleted"}
     events = stripe.get("/v1/events", params={"type": "customer.subscription.deleted"}).json()
     assert [one["data"]["object"]["id"] for one in events["data"]] == [first["id"]]
 
 
-def test_failed_stripe_invoice_makes_the_subscription_past_due(house, stripe, listener):
-    made = house.control("POST", "/stripe/subscriptions", {"organization_id": "org_a"})
-    house.control(
+def test_failed_stripe_invoice_makes_the_subscription_past_due(sandbox, stripe, listener):
+    made = sandbox.control("POST", "/stripe/subscriptions", {"organization_id": "org_a"})
+    sandbox.control(
         "POST",
         "/stripe/events",
         {"event_type": "invoice.payment_failed", "organization_id": "org_a"},
     )
     paid = {"organization_id": "org_a", "amount": 1234}
-    house.control("POST", "/stripe/sessions", paid)
+    sandbox.control("POST", "/stripe/sessions", paid)
     _, failed, session = (json.loads(one.body) for one in listener.wait_for(3))
     details = failed["data"]["object"]["parent"]["subscription_details"]
     assert details["subscription"] == made["id"]
@@ -71,6 +71,6 @@ def test_failed_stripe_invoice_makes_the_subscription_past_due(house, stripe, li
         "resource_id": made["id"],
         "forge": "signature",
     }
-    house.control("POST", "/stripe/events", forged)
+    sandbox.control("POST", "/stripe/events", forged)
     with pytest.raises(AssertionError):
-        assert_signed(house, listener.wait_for(4)[3])
+        assert_signed(sandbox, listener.wait_for(4)[3])

@@ -23,8 +23,8 @@ class Rewriting(TwilioHttpClient):
 
 
 @pytest.fixture
-def client(house):
-    known = house.info["twilio"]
+def client(sandbox):
+    known = sandbox.info["twilio"]
     return Client(
         known["account_sid"], known["auth_token"], http_client=Rewriting(known["base_url"])
     )
@@ -36,7 +36,7 @@ def code_of(call) -> tuple[int, int]:
     return refused.value.status, refused.value.code
 
 
-def test_sdk_suspends_reads_and_restores_a_subaccount(house, client, account):
+def test_sdk_suspends_reads_and_restores_a_subaccount(sandbox, client, account):
     # Given an active subaccount / When it is suspended, twice
     of = client.api.v2010.accounts(account["sid"])
     assert of.fetch().status == "active"
@@ -48,7 +48,7 @@ def test_sdk_suspends_reads_and_restores_a_subaccount(house, client, account):
     assert code_of(lambda: send(to="+15005550006", from_="+15005550001", body="hi")) == (403, 20005)
     assert of.update(status="active").status == "active"
     assert send(to="+15005550006", from_="+15005550001", body="hi").status == "queued"
-    shown = house.control("GET", f"/twilio/subaccounts/{account['sid']}")
+    shown = sandbox.control("GET", f"/twilio/subaccounts/{account['sid']}")
     assert [(one["status"], one["via"]) for one in shown["history"]] == [
         ("active", "twilio"),
         ("suspended", "api"),
@@ -58,10 +58,12 @@ def test_sdk_suspends_reads_and_restores_a_subaccount(house, client, account):
     assert shown["requests"] == 7
 
 
-def test_sdk_creates_a_subaccount_with_its_own_token(house, client):
+def test_sdk_creates_a_subaccount_with_its_own_token(sandbox, client):
     made = client.api.v2010.accounts.create(friendly_name="Beta")
     assert made.status == "active" and len(made.auth_token) == 32
-    own = Client(made.sid, made.auth_token, http_client=Rewriting(house.info["twilio"]["base_url"]))
+    own = Client(
+        made.sid, made.auth_token, http_client=Rewriting(sandbox.info["twilio"]["base_url"])
+    )
     # Then it may use its own resources, but not change its status
     assert own.messages.create(to="+15005550006", from_="+15005550001", body="x").sid
     of = own.api.v2010.accounts(made.sid)
@@ -69,18 +71,18 @@ def test_sdk_creates_a_subaccount_with_its_own_token(house, client):
     assert made.sid in {one.sid for one in client.api.v2010.accounts.list()}
 
 
-def test_status_changes_are_refused_with_twilios_codes(house, client, account):
+def test_status_changes_are_refused_with_twilios_codes(sandbox, client, account):
     of = client.api.v2010.accounts(account["sid"])
     path = f"/twilio/subaccounts/{account['sid']}"
-    parent = client.api.v2010.accounts(house.info["twilio"]["account_sid"])
+    parent = client.api.v2010.accounts(sandbox.info["twilio"]["account_sid"])
     nobody = client.api.v2010.accounts("AC" + "0" * 32)
     assert code_of(lambda: of.update(status="frozen")) == (400, 21475)
     assert code_of(lambda: parent.update(status="suspended")) == (400, 21477)
     assert code_of(nobody.fetch) == (404, 20404)
     # When Twilio itself suspends it / Then its parent cannot restore it
-    house.control("POST", path, {"suspended_by_twilio": True})
+    sandbox.control("POST", path, {"suspended_by_twilio": True})
     assert code_of(lambda: of.update(status="active")) == (400, 21478)
-    house.control("POST", path, {"suspended_by_twilio": False})
+    sandbox.control("POST", path, {"suspended_by_twilio": False})
     assert of.fetch().status == "active"
     # When it is closed / Then it remains closed
     of.update(status="closed")
@@ -88,14 +90,14 @@ def test_status_changes_are_refused_with_twilios_codes(house, client, account):
     assert of.fetch().status == "closed"
 
 
-def test_wrong_credentials_are_refused(house, account):
-    known = house.info["twilio"]
+def test_wrong_credentials_are_refused(sandbox, account):
+    known = sandbox.info["twilio"]
     wrong = Client(known["account_sid"], "wrong", http_client=Rewriting(known["base_url"]))
     assert code_of(wrong.api.v2010.accounts(account["sid"]).fetch) == (401, 20003)
 
 
-def test_live_calls_continue_during_a_suspension_until_completed(house, client, account):
-    call = house.control("POST", "/twilio/calls", {"sid": account["sid"]})
+def test_live_calls_continue_during_a_suspension_until_completed(sandbox, client, account):
+    call = sandbox.control("POST", "/twilio/calls", {"sid": account["sid"]})
     of = client.api.v2010.accounts(account["sid"])
     of.update(status="suspended")
     running = of.calls.list(status="in-progress")
@@ -105,10 +107,12 @@ def test_live_calls_continue_during_a_suspension_until_completed(house, client, 
     assert code_of(lambda: of.calls(call["sid"]).update(status="completed")) == (400, 21220)
 
 
-def test_callback_is_signed_over_the_public_url_with_the_subaccount_token(house, listener, account):
+def test_callback_is_signed_over_the_public_url_with_the_subaccount_token(
+    sandbox, listener, account
+):
     public = "https://hooks.holdfast.example/webhooks/twilio?kind=status"
     params = {"CallSid": "CA1", "CallStatus": "completed", "CallDuration": "9", "ToZip": ""}
-    sent = house.control(
+    sent = sandbox.control(
         "POST", "/twilio/callbacks", {"sid": account["sid"], "url": public, "params": params}
     )
     assert sent[0]["status_code"] == 200
@@ -118,5 +122,5 @@ def test_callback_is_signed_over_the_public_url_with_the_subaccount_token(house,
     assert form["AccountSid"] == account["sid"]
     signature = heard.headers["X-Twilio-Signature"]
     assert RequestValidator(account["auth_token"]).validate(public, form, signature)
-    parent_token = house.info["twilio"]["auth_token"]
+    parent_token = sandbox.info["twilio"]["auth_token"]
     assert not RequestValidator(parent_token).validate(public, form, signature)

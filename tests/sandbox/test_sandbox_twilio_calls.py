@@ -17,59 +17,59 @@ def path_of(account) -> str:
     return f"/twilio/2010-04-01/Accounts/{account['sid']}/Calls.json"
 
 
-def list_calls(house, account, **query: object) -> dict:
-    return house.http.get(path_of(account), params=query, auth=parent(house)).json()
+def list_calls(sandbox, account, **query: object) -> dict:
+    return sandbox.http.get(path_of(account), params=query, auth=parent(sandbox)).json()
 
 
-def follow(house, uri: str) -> dict:
-    return house.http.get(f"/twilio{uri}", auth=parent(house)).json()
+def follow(sandbox, uri: str) -> dict:
+    return sandbox.http.get(f"/twilio{uri}", auth=parent(sandbox)).json()
 
 
 def sids(page: dict) -> list[str]:
     return [one["sid"] for one in page["calls"]]
 
 
-def test_list_of_calls_has_a_second_page(house, account):
+def test_list_of_calls_has_a_second_page(sandbox, account):
     # Given sixty calls, of which five are over
-    made = [house.control("POST", "/twilio/calls", {"sid": account["sid"]}) for _ in range(60)]
+    made = [sandbox.control("POST", "/twilio/calls", {"sid": account["sid"]}) for _ in range(60)]
     for one in made[::12]:
-        end_leg(house, {"phoneCallProviderId": one["sid"]}, account["sid"])
+        end_leg(sandbox, {"phoneCallProviderId": one["sid"]}, account["sid"])
     running = [one["sid"] for one in reversed(made) if one not in made[::12]]
     # When they are listed by status / Then fifty are listed, newest first, with a link to the rest
-    first = list_calls(house, account, Status="in-progress")
+    first = list_calls(sandbox, account, Status="in-progress")
     assert sids(first) == running[:50] and first["page_size"] == 50
-    second = follow(house, first["next_page_uri"])
+    second = follow(sandbox, first["next_page_uri"])
     assert sids(second) == running[50:] and second["next_page_uri"] is None
     assert (second["page"], second["start"], second["end"]) == (1, 50, 54)
     # Then the page size may be chosen, up to a thousand
-    assert sids(list_calls(house, account, Status="in-progress", PageSize=1000)) == running
-    assert len(sids(list_calls(house, account, PageSize=5000))) == 60
-    assert list_calls(house, account, PageSize=5000)["page_size"] == 1000
-    assert list_calls(house, account, PageSize=60)["next_page_uri"] is None
-    assert sids(list_calls(house, account, To="+15005550000")) == []
+    assert sids(list_calls(sandbox, account, Status="in-progress", PageSize=1000)) == running
+    assert len(sids(list_calls(sandbox, account, PageSize=5000))) == 60
+    assert list_calls(sandbox, account, PageSize=5000)["page_size"] == 1000
+    assert list_calls(sandbox, account, PageSize=60)["next_page_uri"] is None
+    assert sids(list_calls(sandbox, account, To="+15005550000")) == []
 
 
-def test_pages_list_every_call_when_calls_end_between_them(house, account):
-    made = [house.control("POST", "/twilio/calls", {"sid": account["sid"]}) for _ in range(6)]
-    first = list_calls(house, account, Status="in-progress", PageSize=2)
+def test_pages_list_every_call_when_calls_end_between_them(sandbox, account):
+    made = [sandbox.control("POST", "/twilio/calls", {"sid": account["sid"]}) for _ in range(6)]
+    first = list_calls(sandbox, account, Status="in-progress", PageSize=2)
     # When the calls of the first page end, and another begins, before the second page is requested
     for sid in sids(first):
-        end_leg(house, {"phoneCallProviderId": sid}, account["sid"])
-    house.control("POST", "/twilio/calls", {"sid": account["sid"]})
+        end_leg(sandbox, {"phoneCallProviderId": sid}, account["sid"])
+    sandbox.control("POST", "/twilio/calls", {"sid": account["sid"]})
     # Then the other four are listed, each once
-    second = follow(house, first["next_page_uri"])
-    third = follow(house, second["next_page_uri"])
+    second = follow(sandbox, first["next_page_uri"])
+    third = follow(sandbox, second["next_page_uri"])
     found = sids(second) + sids(third)
     assert found == [one["sid"] for one in reversed(made[:4])] and third["next_page_uri"] is None
 
 
-def test_canceled_ends_only_an_unanswered_leg(house, account):
-    talking = house.control("POST", "/twilio/calls", {"sid": account["sid"]})
-    ringing = house.control("POST", "/twilio/calls", {"sid": account["sid"], "status": "ringing"})
+def test_canceled_ends_only_an_unanswered_leg(sandbox, account):
+    talking = sandbox.control("POST", "/twilio/calls", {"sid": account["sid"]})
+    ringing = sandbox.control("POST", "/twilio/calls", {"sid": account["sid"], "status": "ringing"})
     for one in (talking, ringing):
-        end_leg(house, {"phoneCallProviderId": one["sid"]}, account["sid"], "canceled")
-    assert sids(list_calls(house, account, Status="in-progress")) == [talking["sid"]]
-    (canceled,) = list_calls(house, account, Status="canceled")["calls"]
+        end_leg(sandbox, {"phoneCallProviderId": one["sid"]}, account["sid"], "canceled")
+    assert sids(list_calls(sandbox, account, Status="in-progress")) == [talking["sid"]]
+    (canceled,) = list_calls(sandbox, account, Status="canceled")["calls"]
     assert canceled["sid"] == ringing["sid"] and canceled["start_time"] is None
 
 
@@ -78,20 +78,20 @@ def forms(listener) -> list[dict]:
     return [dict(parse_qsl(one.body.decode(), keep_blank_values=True)) for one in heard]
 
 
-def test_status_callback_of_a_leg_is_sent_only_if_requested(house, listener, account, assistant):
-    silent = house.control("POST", "/vapi/numbers", {"twilio_sid": account["sid"]})
+def test_status_callback_of_a_leg_is_sent_only_if_requested(sandbox, listener, account, assistant):
+    silent = sandbox.control("POST", "/vapi/numbers", {"twilio_sid": account["sid"]})
     asked = {
         "number": "+15005550002",
         "twilio_sid": account["sid"],
         "assistant_id": assistant["id"],
         "leg_callback_url": PUBLIC,
     }
-    telling = house.control("POST", "/vapi/numbers", asked)
+    telling = sandbox.control("POST", "/vapi/numbers", asked)
     # When calls of a number without a callback, and of one with a callback, are over
-    start_call(house, number_id=silent["id"], talk_seconds=0, deliver=False)
-    call = notify_in(house, telling, deliver=False)
-    wait_for_status(house, call, "in-progress")
-    end_leg(house, call, account["sid"])
+    start_call(sandbox, number_id=silent["id"], talk_seconds=0, deliver=False)
+    call = notify_in(sandbox, telling, deliver=False)
+    wait_for_status(sandbox, call, "in-progress")
+    end_leg(sandbox, call, account["sid"])
     # Then the second call's changes were reported, each once, in Twilio's form
     assert wait_until(lambda: len(forms(listener)) == 2, limit_seconds=SANDBOX_SECONDS)
     by_status = {one["CallStatus"]: one for one in forms(listener)}
@@ -112,21 +112,21 @@ def test_status_callback_of_a_leg_is_sent_only_if_requested(house, listener, acc
         assert validator.validate(PUBLIC, form, one.headers["X-Twilio-Signature"])
 
 
-def test_ended_leg_keeps_its_final_status(house, listener, account):
+def test_ended_leg_keeps_its_final_status(sandbox, listener, account):
     # Given a call that rings for long / When its leg is completed before an answer
-    call = start_call(house, twilio_sid=account["sid"], ring_seconds=60, leg_callback_url="")
-    wait_for_status(house, call, "ringing")
-    end_leg(house, call, account["sid"])
+    call = start_call(sandbox, twilio_sid=account["sid"], ring_seconds=60, leg_callback_url="")
+    wait_for_status(sandbox, call, "ringing")
+    end_leg(sandbox, call, account["sid"])
     # Then the call's own end does not change that, and it is reported once
-    assert "startedAt" not in wait_for_status(house, call, "ended")
-    assert read_leg(house, call, account["sid"])["status"] == "completed"
+    assert "startedAt" not in wait_for_status(sandbox, call, "ended")
+    assert read_leg(sandbox, call, account["sid"])["status"] == "completed"
     listener.wait_for_message(call["id"], "end-of-call-report")
     assert sorted(one["CallStatus"] for one in forms(listener)) == ["completed", "ringing"]
 
 
-def test_twilio_call_without_vapi_sends_callbacks(house, listener, account):
+def test_twilio_call_without_vapi_sends_callbacks(sandbox, listener, account):
     asked = {"sid": account["sid"], "callback_url": "", "status": "ringing"}
-    call = house.control("POST", "/twilio/calls", asked)
-    end_leg(house, {"phoneCallProviderId": call["sid"]}, account["sid"])
+    call = sandbox.control("POST", "/twilio/calls", asked)
+    end_leg(sandbox, {"phoneCallProviderId": call["sid"]}, account["sid"])
     assert wait_until(lambda: len(forms(listener)) == 1, limit_seconds=SANDBOX_SECONDS)
     assert forms(listener)[0]["CallStatus"] == "completed"

@@ -17,9 +17,9 @@ def asked(number, assistant):
     }
 
 
-def test_call_is_created_by_the_api_and_runs(house, listener, account, asked):
+def test_call_is_created_by_the_api_and_runs(sandbox, listener, account, asked):
     # When a call is made with the key
-    made = api(house, "POST", "/call", asked | {"name": "First"})
+    made = api(sandbox, "POST", "/call", asked | {"name": "First"})
     assert made.status_code == 201
     call = made.json()
     # Then it is shown as it was made
@@ -27,15 +27,15 @@ def test_call_is_created_by_the_api_and_runs(house, listener, account, asked):
     assert call["name"] == "First" and call["customer"] == asked["customer"]
     for field in ("assistantId", "phoneNumberId", "assistantOverrides"):
         assert call[field] == asked[field]
-    shown = wait_for_status(house, call, "in-progress")
+    shown = wait_for_status(sandbox, call, "in-progress")
     # Then the shown fields are exactly those of the real API
     assert "metadata" not in shown and shown["startedAt"].endswith("Z")
     assert {"id", "orgId", "createdAt", "updatedAt", "monitor", "phoneCallProviderId"} <= set(shown)
     assert "endedAt" not in shown and "cost" not in shown
-    assert seen(house, call)["longest_seconds"] == 10
+    assert seen(sandbox, call)["longest_seconds"] == 10
     # When its leg ends / Then the call ends too, and shows its cost
-    end_leg(house, call, account["sid"])
-    ended = wait_for_status(house, call, "ended")
+    end_leg(sandbox, call, account["sid"])
+    ended = wait_for_status(sandbox, call, "ended")
     assert ended["endedReason"] == "customer-ended-call" and ended["endedAt"] and ended["cost"] >= 0
     assert listener.wait_for_message(call["id"], "end-of-call-report")
     assert listener.messages(kind="assistant-request") == []
@@ -56,21 +56,21 @@ def test_call_is_created_by_the_api_and_runs(house, listener, account, asked):
         ({"assistantId": None}, "Assistant"),
     ],
 )
-def test_call_is_refused_when_vapi_would_refuse_it(house, asked, change, why):
-    answer = api(house, "POST", "/call", asked | change)
+def test_call_is_refused_when_vapi_would_refuse_it(sandbox, asked, change, why):
+    answer = api(sandbox, "POST", "/call", asked | change)
     assert answer.status_code == 400 and why in answer.json()["message"]
-    assert house.control("GET", "/vapi/calls") == []
+    assert sandbox.control("GET", "/vapi/calls") == []
 
 
-def test_assistants_maximum_duration_applies_without_overrides(house, number, asked):
-    short = house.control("POST", "/vapi/assistants", {"max_duration_seconds": 30})
+def test_assistants_maximum_duration_applies_without_overrides(sandbox, number, asked):
+    short = sandbox.control("POST", "/vapi/assistants", {"max_duration_seconds": 30})
     del asked["assistantOverrides"]
-    call = api(house, "POST", "/call", asked | {"assistantId": short["id"]}).json()
-    assert seen(house, call)["longest_seconds"] == 30 and "assistantOverrides" not in call
+    call = api(sandbox, "POST", "/call", asked | {"assistantId": short["id"]}).json()
+    assert seen(sandbox, call)["longest_seconds"] == 30 and "assistantOverrides" not in call
 
 
-def test_api_requires_the_key_except_at_the_control_url(house, number, assistant, asked):
-    call = api(house, "POST", "/call", asked).json()
+def test_api_requires_the_key_except_at_the_control_url(sandbox, number, assistant, asked):
+    call = api(sandbox, "POST", "/call", asked).json()
     for method, path in (
         ("POST", "/call"),
         ("GET", f"/call/{call['id']}"),
@@ -80,17 +80,17 @@ def test_api_requires_the_key_except_at_the_control_url(house, number, assistant
         ("GET", f"/assistant/{assistant['id']}"),
     ):
         headers = {"Authorization": "Bearer wrong"}
-        refused = house.http.request(method, f"/vapi{path}", headers=headers)
+        refused = sandbox.http.request(method, f"/vapi{path}", headers=headers)
         assert refused.status_code == 401, path
-    assert order(house, call, type="end-call").is_success
-    assert read_call(house, call)["id"] == call["id"]
+    assert order(sandbox, call, type="end-call").is_success
+    assert read_call(sandbox, call)["id"] == call["id"]
 
 
-def test_numbers_and_assistants_are_listed_and_read(house, number, assistant, account):
-    assert api(house, "GET", "/phone-number").json() == [number]
-    assert api(house, "GET", f"/phone-number/{number['id']}").json() == number
+def test_numbers_and_assistants_are_listed_and_read(sandbox, number, assistant, account):
+    assert api(sandbox, "GET", "/phone-number").json() == [number]
+    assert api(sandbox, "GET", f"/phone-number/{number['id']}").json() == number
     assert number["twilioAccountSid"] == account["sid"] and "assistantId" not in number
-    assert api(house, "GET", "/assistant").json() == [assistant]
-    assert api(house, "GET", f"/assistant/{assistant['id']}").json() == assistant
+    assert api(sandbox, "GET", "/assistant").json() == [assistant]
+    assert api(sandbox, "GET", f"/assistant/{assistant['id']}").json() == assistant
     for path in ("/phone-number/x", "/assistant/x", "/call/x"):
-        assert api(house, "GET", path).status_code == 404
+        assert api(sandbox, "GET", path).status_code == 404

@@ -26,17 +26,17 @@ def admit(assistant: dict, longest: object = 60, **more: object) -> Reply:
 
 
 def test_inbound_call_gets_its_assistant_and_maximum_duration(
-    house, listener, number, account, assistant
+    sandbox, listener, number, account, assistant
 ):
     listener.replies["assistant-request"] = admit(assistant, 11)
     # When a caller dials a number without an assistant
-    call = notify_in(house, number, to="+15005550009")
-    shown = wait_for_status(house, call, "in-progress")
+    call = notify_in(sandbox, number, to="+15005550009")
+    shown = wait_for_status(sandbox, call, "in-progress")
     # Then the request contains everything that identifies the organization
     (asked,) = listener.messages(call["id"], "assistant-request")
-    told = asked["phoneNumber"]
-    assert (told["id"], told["number"]) == (number["id"], number["number"])
-    assert told["twilioAccountSid"] == account["sid"]
+    sent = asked["phoneNumber"]
+    assert (sent["id"], sent["number"]) == (number["id"], number["number"])
+    assert sent["twilioAccountSid"] == account["sid"]
     assert asked["customer"] == {"number": "+15005550009"}
     assert asked["call"]["type"] == "inboundPhoneCall" and asked["call"]["status"] == "ringing"
     assert asked["call"]["phoneNumberId"] == number["id"]
@@ -48,18 +48,18 @@ def test_inbound_call_gets_its_assistant_and_maximum_duration(
         "maxDurationSeconds": 11,
         "metadata": {"call": "call_1"},
     }
-    leg = read_leg(house, call, account["sid"])
+    leg = read_leg(sandbox, call, account["sid"])
     assert (leg["status"], leg["direction"], leg["from"]) == (
         "in-progress",
         "inbound",
         "+15005550009",
     )
-    decision = seen(house, call)["decision"]
+    decision = seen(sandbox, call)["decision"]
     assert decision["verdict"] == "admitted" and decision["status_code"] == 200
-    assert decision["asked"] <= decision["answered"] <= seen(house, call)["began"]
-    assert seen(house, call)["longest_seconds"] == 11
+    assert decision["asked"] <= decision["answered"] <= seen(sandbox, call)["began"]
+    assert seen(sandbox, call)["longest_seconds"] == 11
     # Then it goes on like any other call
-    order(house, call, type="end-call")
+    order(sandbox, call, type="end-call")
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert report["endedReason"] == "manually-canceled" and report["startedAt"]
 
@@ -92,12 +92,12 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_inbound_call_ends_when_the_answer_is_incomplete(house, listener, number, account, name):
+def test_inbound_call_ends_when_the_answer_is_incomplete(sandbox, listener, number, account, name):
     reply, reason = REFUSALS[name]
     listener.replies["assistant-request"] = reply
-    call = notify_in(house, number)
+    call = notify_in(sandbox, number)
     # Then it ends for the documented reason, was never started, and costs nothing
-    shown = wait_for_status(house, call, "ended")
+    shown = wait_for_status(sandbox, call, "ended")
     assert shown["endedReason"] == PREFIX + reason
     assert "startedAt" not in shown and shown["cost"] == 0
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
@@ -105,107 +105,107 @@ def test_inbound_call_ends_when_the_answer_is_incomplete(house, listener, number
     (update,) = listener.messages(call["id"], "status-update")
     assert update["status"] == "ended" and "inboundPhoneCallDebuggingArtifacts" in update
     # Then the caller heard the error, if it could be spoken, and the leg is over
-    heard = [one["text"] for one in seen(house, call)["spoken"]]
+    heard = [one["text"] for one in seen(sandbox, call)["spoken"]]
     words = reply.body["error"] if reason == "returned-error" else None
     assert heard == ([words] if words else [])
-    decision = seen(house, call)["decision"]
+    decision = seen(sandbox, call)["decision"]
     assert (decision["verdict"], decision["reason"]) == ("refused", PREFIX + reason)
-    assert read_leg(house, call, account["sid"])["status"] == "completed"
+    assert read_leg(sandbox, call, account["sid"])["status"] == "completed"
 
 
 @pytest.mark.parametrize(
     ("longest", "taken"),
     [(10, True), (43_200, True), (9, False), (43_201, False), (9.99, False), ("60", False)],
 )
-def test_maximum_duration_is_bounded(house, listener, number, assistant, longest, taken):
+def test_maximum_duration_is_bounded(sandbox, listener, number, assistant, longest, taken):
     listener.replies["assistant-request"] = admit(assistant, longest)
-    call = notify_in(house, number)
+    call = notify_in(sandbox, number)
     if taken:
-        wait_for_status(house, call, "in-progress")
-        assert seen(house, call)["longest_seconds"] == longest
+        wait_for_status(sandbox, call, "in-progress")
+        assert seen(sandbox, call)["longest_seconds"] == longest
     else:
-        ended = wait_for_status(house, call, "ended")
+        ended = wait_for_status(sandbox, call, "ended")
         assert ended["endedReason"] == PREFIX + "returned-invalid-assistant"
 
 
-def test_late_answer_counts_as_none(house, listener, number, assistant):
+def test_late_answer_counts_as_none(sandbox, listener, number, assistant):
     # Given an ingress that answers too late / When a call waits half a second for it
     never = listener.replies["assistant-request"] = admit(assistant)
     never.wait = threading.Event()
-    call = notify_in(house, number, answer_limit_seconds=0.5)
+    call = notify_in(sandbox, number, answer_limit_seconds=0.5)
     # Then it ends after that time, and not before
-    assert wait_for_status(house, call, "ended")["endedReason"] == PREFIX + "failed"
-    decision = seen(house, call)["decision"]
+    assert wait_for_status(sandbox, call, "ended")["endedReason"] == PREFIX + "failed"
+    decision = seen(sandbox, call)["decision"]
     assert 0.5 <= decision["answered"] - decision["asked"] < 1.5
     assert decision["error"] == "TimeoutError" and decision["status_code"] is None
-    assert house.control("GET", "/deliveries")[0]["error"] == "TimeoutError"
+    assert sandbox.control("GET", "/deliveries")[0]["error"] == "TimeoutError"
     # Then an answer after that has no effect
     never.wait.set()
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert "startedAt" not in report
     # Then a call without that setting would wait as long as Vapi does
-    other = notify_in(house, number)
-    assert wait_until(lambda: seen(house, other)["decision"] is not None, limit_seconds=5)
-    assert seen(house, other)["decision"]["limit_seconds"] == 7.5
+    other = notify_in(sandbox, number)
+    assert wait_until(lambda: seen(sandbox, other)["decision"] is not None, limit_seconds=5)
+    assert seen(sandbox, other)["decision"]["limit_seconds"] == 7.5
 
 
 def test_caller_is_not_connected_after_a_hang_up_before_the_answer(
-    house, listener, number, account, assistant
+    sandbox, listener, number, account, assistant
 ):
     reply = listener.replies["assistant-request"] = admit(assistant)
     reply.wait = threading.Event()
-    call = notify_in(house, number)
+    call = notify_in(sandbox, number)
     listener.wait_for_message(call["id"], "assistant-request")
     # When the leg ends before the answer
-    ended = end_leg(house, call, account["sid"])
-    assert wait_for_status(house, call, "ended")["endedReason"] == "customer-ended-call"
-    assert seen(house, call)["ended"] - ended < 0.05
+    ended = end_leg(sandbox, call, account["sid"])
+    assert wait_for_status(sandbox, call, "ended")["endedReason"] == "customer-ended-call"
+    assert seen(sandbox, call)["ended"] - ended < 0.05
     # Then the answer has no effect, although it is shown
     reply.wait.set()
     assert wait_until(
-        lambda: seen(house, call)["decision"]["status_code"] == 200, limit_seconds=SANDBOX_SECONDS
+        lambda: seen(sandbox, call)["decision"]["status_code"] == 200, limit_seconds=SANDBOX_SECONDS
     )
-    shown = seen(house, call)
+    shown = seen(sandbox, call)
     assert shown["decision"]["verdict"] == "not needed" and shown["began"] is None
-    assert "assistantId" not in read_call(house, call)
+    assert "assistantId" not in read_call(sandbox, call)
 
 
-def test_number_with_its_own_assistant_sends_no_request(house, listener, account, assistant):
-    fixed = house.control(
+def test_number_with_its_own_assistant_sends_no_request(sandbox, listener, account, assistant):
+    fixed = sandbox.control(
         "POST",
         "/vapi/numbers",
         {"number": "+15005550002", "twilio_sid": account["sid"], "assistant_id": assistant["id"]},
     )
-    call = notify_in(house, fixed, talk_seconds=0)
+    call = notify_in(sandbox, fixed, talk_seconds=0)
     # Then the conversation takes place without a request
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert report["startedAt"] and report["call"]["assistantId"] == assistant["id"]
     assert listener.messages(kind="assistant-request") == []
-    assert seen(house, call)["decision"] is None and seen(house, call)["longest_seconds"] == 600
-    assert api(house, "GET", f"/phone-number/{fixed['id']}").json() == fixed
+    assert seen(sandbox, call)["decision"] is None and seen(sandbox, call)["longest_seconds"] == 600
+    assert api(sandbox, "GET", f"/phone-number/{fixed['id']}").json() == fixed
 
 
-def test_messages_go_to_the_number_or_assistants_own_server(house, listener, assistant):
+def test_messages_go_to_the_number_or_assistants_own_server(sandbox, listener, assistant):
     elsewhere = {"server_url": f"{listener.url}/elsewhere"}
-    number = house.control("POST", "/vapi/numbers", elsewhere)
+    number = sandbox.control("POST", "/vapi/numbers", elsewhere)
     listener.replies["assistant-request"] = admit(assistant)
-    call = notify_in(house, number, talk_seconds=0)
+    call = notify_in(sandbox, number, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
     assert {one.path for one in listener.heard} == {"/elsewhere"}
     # Then an assistant's own server takes precedence over the number's
-    other = house.control("POST", "/vapi/assistants", {"server_url": f"{listener.url}/third"})
+    other = sandbox.control("POST", "/vapi/assistants", {"server_url": f"{listener.url}/third"})
     listener.replies["assistant-request"] = admit(other)
-    call = notify_in(house, number, talk_seconds=0)
+    call = notify_in(sandbox, number, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
-    told = [one for one in listener.heard if one.message()["call"]["id"] == call["id"]]
-    paths = {one.message()["type"]: one.path for one in told}
+    sent = [one for one in listener.heard if one.message()["call"]["id"] == call["id"]]
+    paths = {one.message()["type"]: one.path for one in sent}
     assert paths["assistant-request"] == "/elsewhere"
     assert paths["status-update"] == paths["end-of-call-report"] == "/third"
 
 
-def test_inbound_call_is_refused_without_a_known_number(house):
-    house.control("POST", "/vapi/calls", {"direction": "inbound"}, code=422)
+def test_inbound_call_is_refused_without_a_known_number(sandbox):
+    sandbox.control("POST", "/vapi/calls", {"direction": "inbound"}, code=422)
     asked = {"direction": "inbound", "number_id": "x"}
-    house.control("POST", "/vapi/calls", asked, code=404)
-    house.control("POST", "/vapi/numbers", {"twilio_sid": "ACx"}, code=404)
-    house.control("POST", "/vapi/numbers", {"assistant_id": "x"}, code=404)
+    sandbox.control("POST", "/vapi/calls", asked, code=404)
+    sandbox.control("POST", "/vapi/numbers", {"twilio_sid": "ACx"}, code=404)
+    sandbox.control("POST", "/vapi/numbers", {"assistant_id": "x"}, code=404)

@@ -47,17 +47,17 @@ REQUIRED = {
 }
 
 
-def send(house, kind: str, **more: object) -> list[dict]:
-    return house.control("POST", "/vapi/messages", {"type": kind, **more})
+def send(sandbox, kind: str, **more: object) -> list[dict]:
+    return sandbox.control("POST", "/vapi/messages", {"type": kind, **more})
 
 
-def test_message_of_every_type_has_the_required_fields(house, listener):
-    call = start_call(house, deliver=False, talk_seconds=0)
-    wait_for_status(house, call, "ended")
+def test_message_of_every_type_has_the_required_fields(sandbox, listener):
+    call = start_call(sandbox, deliver=False, talk_seconds=0)
+    wait_for_status(sandbox, call, "ended")
     for kind, required in REQUIRED.items():
         # When it is sent without a call, and about one with an additional field
-        send(house, kind)
-        send(house, kind, call_id=call["id"], fields={"novel": 1})
+        send(sandbox, kind)
+        send(sandbox, kind, call_id=call["id"], fields={"novel": 1})
         # Then both are complete
         bare, about = listener.messages(kind=kind)
         for message in (bare, about):
@@ -70,38 +70,38 @@ def test_message_of_every_type_has_the_required_fields(house, listener):
     assert asked["id"] and asked["function"]["name"]
 
 
-def test_lost_message_is_not_sent_again(house, listener):
+def test_lost_message_is_not_sent_again(sandbox, listener):
     # Given an ingress that refuses / When a message is sent / Then it is sent once
     listener.answers = [500]
-    sent = send(house, "assistant-request", fields={"a": 1})
+    sent = send(sandbox, "assistant-request", fields={"a": 1})
     assert sent[0]["status_code"] == 500
-    send(house, "hang")
+    send(sandbox, "hang")
     assert [one["type"] for one in listener.messages()] == ["assistant-request", "hang"]
-    assert len(house.control("GET", "/deliveries")) == 2
+    assert len(sandbox.control("GET", "/deliveries")) == 2
     # When a repeat is requested / Then it is sent again
     listener.answers = [500]
-    send(house, "hang", retry=True)
+    send(sandbox, "hang", retry=True)
     listener.wait_for_message("", "hang", 3)
     # Then by that time the first one would also have been repeated
     assert len(listener.messages(kind="assistant-request")) == 1
 
 
-def test_refused_message_of_a_call_is_not_sent_again(house, listener):
+def test_refused_message_of_a_call_is_not_sent_again(sandbox, listener):
     # Given an ingress that refuses all messages of a call
     listener.answers = [500] * 4
-    call = start_call(house, talk_seconds=0)
+    call = start_call(sandbox, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
     # When a second later another call is over / Then no message of the first was repeated
-    other = start_call(house, talk_seconds=0, report_after_seconds=1)
+    other = start_call(sandbox, talk_seconds=0, report_after_seconds=1)
     listener.wait_for_message(other["id"], "end-of-call-report")
     assert len(listener.messages(call["id"])) == 4
 
 
-def test_report_cannot_be_sent_for_a_live_call(house):
-    call = start_call(house, deliver=False)
+def test_report_cannot_be_sent_for_a_live_call(sandbox):
+    call = start_call(sandbox, deliver=False)
     asked = {"type": "end-of-call-report", "call_id": call["id"]}
-    house.control("POST", "/vapi/messages", asked, code=422)
-    house.control("POST", "/vapi/messages", {"type": "hang", "call_id": "x"}, code=404)
+    sandbox.control("POST", "/vapi/messages", asked, code=422)
+    sandbox.control("POST", "/vapi/messages", {"type": "hang", "call_id": "x"}, code=404)
 
 
 @pytest.mark.parametrize(
@@ -118,40 +118,40 @@ def test_report_cannot_be_sent_for_a_live_call(house):
         (Reply({"eligible": True}, 500), False),
     ],
 )
-def test_contact_is_dialled_only_when_the_answer_is_eligible(house, listener, reply, eligible):
+def test_contact_is_dialled_only_when_the_answer_is_eligible(sandbox, listener, reply, eligible):
     listener.replies["campaign.predial"] = reply
-    (sent,) = send(house, "campaign.predial", fields={"campaignId": "c1"})
+    (sent,) = send(sandbox, "campaign.predial", fields={"campaignId": "c1"})
     assert sent["eligible"] is eligible
     # Then the journal of deliveries shows it too, and an unreachable ingress means no
-    assert house.control("GET", "/deliveries")[-1]["eligible"] is eligible
-    house.control("POST", "/target", {"url": "http://127.0.0.1:9"})
-    assert send(house, "campaign.predial")[0]["eligible"] is False
+    assert sandbox.control("GET", "/deliveries")[-1]["eligible"] is eligible
+    sandbox.control("POST", "/target", {"url": "http://127.0.0.1:9"})
+    assert send(sandbox, "campaign.predial")[0]["eligible"] is False
 
 
-def prove(house, mode: str, **more: object) -> None:
-    house.control("POST", "/vapi/authentication", {"mode": mode, **more})
+def prove(sandbox, mode: str, **more: object) -> None:
+    sandbox.control("POST", "/vapi/authentication", {"mode": mode, **more})
 
 
-def test_messages_carry_each_documented_kind_of_credential(house, listener):
-    known = house.info["vapi"]
+def test_messages_carry_each_documented_kind_of_credential(sandbox, listener):
+    known = sandbox.info["vapi"]
     for mode, proof in {
         "bearer": {"Authorization": f"Bearer {known['server_secret']}"},
         "x-vapi-secret": {"X-Vapi-Secret": known["server_secret"]},
         "none": {},
     }.items():
-        prove(house, mode)
-        send(house, "hang")
+        prove(sandbox, mode)
+        send(sandbox, "hang")
         headers = listener.heard[-1].headers
         named = ("Authorization", "X-Vapi-Secret", "x-signature", "x-timestamp")
         assert {name: headers[name] for name in named if name in headers} == proof
     # When it is forged / Then it is another secret
-    prove(house, "bearer")
-    send(house, "hang", forge="credential")
+    prove(sandbox, "bearer")
+    send(sandbox, "hang", forge="credential")
     assert listener.heard[-1].headers["Authorization"] == "Bearer not the secret"
 
 
-def signed(house, heard, algorithm: str = "sha256") -> bool:
-    secret = house.info["vapi"]["hmac_secret"].encode()
+def signed(sandbox, heard, algorithm: str = "sha256") -> bool:
+    secret = sandbox.info["vapi"]["hmac_secret"].encode()
     text = heard.headers["x-timestamp"].encode() + b"." + heard.body
     digest = hmac.new(secret, text, getattr(hashlib, algorithm)).hexdigest()
     return hmac.compare_digest(digest, heard.headers["x-signature"])
@@ -159,26 +159,28 @@ def signed(house, heard, algorithm: str = "sha256") -> bool:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512", "sha1"])
 @pytest.mark.parametrize(("unit", "in_a_second"), [("ms", 1000), ("seconds", 1)])
-def test_signature_covers_the_timestamp_and_the_body(house, listener, algorithm, unit, in_a_second):
-    prove(house, "hmac", algorithm=algorithm, timestamp_unit=unit)
-    send(house, "hang")
+def test_signature_covers_the_timestamp_and_the_body(
+    sandbox, listener, algorithm, unit, in_a_second
+):
+    prove(sandbox, "hmac", algorithm=algorithm, timestamp_unit=unit)
+    send(sandbox, "hang")
     heard = listener.heard[-1]
-    assert signed(house, heard, algorithm) and "Authorization" not in heard.headers
+    assert signed(sandbox, heard, algorithm) and "Authorization" not in heard.headers
     assert abs(int(heard.headers["x-timestamp"]) / in_a_second - time.time()) < 5
     # When it is forged / Then it is not valid, or an hour old
     for forge in ("credential", "body"):
-        send(house, "hang", forge=forge)
-        assert not signed(house, listener.heard[-1], algorithm)
+        send(sandbox, "hang", forge=forge)
+        assert not signed(sandbox, listener.heard[-1], algorithm)
         assert listener.heard[-1].message()["type"] == "hang"
-    send(house, "hang", forge="stale")
-    assert signed(house, listener.heard[-1], algorithm)
+    send(sandbox, "hang", forge="stale")
+    assert signed(sandbox, listener.heard[-1], algorithm)
     assert int(listener.heard[-1].headers["x-timestamp"]) / in_a_second < time.time() - 3500
 
 
 @pytest.mark.parametrize(
     ("mode", "is_used"), [("bearer", False), ("x-vapi-secret", False), ("hmac", True)]
 )
-def test_info_shows_whether_messages_are_signed(house, mode, is_used):
-    prove(house, mode)
-    shown = house.control("GET", "/info")["vapi"]
+def test_info_shows_whether_messages_are_signed(sandbox, mode, is_used):
+    prove(sandbox, mode)
+    shown = sandbox.control("GET", "/info")["vapi"]
     assert (shown["authentication"], shown["hmac_secret_is_used"]) == (mode, is_used)

@@ -18,7 +18,7 @@ from typing import Any
 
 from base.clock import wait_until
 from base.enums import Queue
-from local.ports import answers
+from local.ports import is_answering
 from local.worker import work
 from tests.support.world import WAITS
 from workers.provider_waits import ProviderWaits
@@ -27,7 +27,7 @@ from workers.provider_waits import ProviderWaits
 PROCESS_SECONDS = 30.0
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pytest", "cli.main", "tests.workers.crimes"])
+_context.set_forkserver_preload(["pytest", "cli.main", "tests.workers.failing_processes"])
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Processes:
     def ingress(self, port: int) -> Running:
         """Start an ingress on a port and wait until it can store events."""
         ingress = self.command("ingress", PORT=str(port))
-        ready = partial(answers, f"http://127.0.0.1:{port}/readyz")
+        ready = partial(is_answering, f"http://127.0.0.1:{port}/readyz")
         assert wait_until(ready, limit_seconds=PROCESS_SECONDS), ingress.said()
         return ingress
 

@@ -82,7 +82,7 @@ class Listener:
         return self.heard[:count]
 
 
-class House:
+class RunningSandbox:
     """A running sandbox and a client for its control API."""
 
     def __init__(self, process: subprocess.Popen[bytes], info: dict) -> None:
@@ -110,7 +110,7 @@ class House:
         return self.http.get("/_control/requests", params=query).json()
 
 
-def start(state: Path, *arguments: str) -> House:
+def start(state: Path, *arguments: str) -> RunningSandbox:
     command = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(state), *arguments]
     info = state / "sandbox.json"
     # A killed sandbox leaves its file behind, and the new one would seem ready.
@@ -121,10 +121,10 @@ def start(state: Path, *arguments: str) -> House:
         process.kill()
         process.wait()
     assert info.exists()
-    return House(process, json.loads(info.read_text()))
+    return RunningSandbox(process, json.loads(info.read_text()))
 
 
-def stop(house: House) -> int:
-    house.http.close()
-    house.process.terminate()
-    return house.process.wait(timeout=SANDBOX_SECONDS)
+def stop(sandbox: RunningSandbox) -> int:
+    sandbox.http.close()
+    sandbox.process.terminate()
+    return sandbox.process.wait(timeout=SANDBOX_SECONDS)

@@ -18,7 +18,7 @@ from domain import operator_actions, organizations
 from domain.wallet import operations as wallet
 from providers.registry import Providers
 from tests.support.prepared import Prepared, is_new
-from tests.support.sandbox import House
+from tests.support.sandbox import RunningSandbox
 from workers.actors import ACTORS
 from workers.executor import Executor
 from workers.provider_waits import ProviderWaits
@@ -98,7 +98,7 @@ class World:
         owner_url: str,
         database: Database,
         settings: Settings,
-        sandbox: House,
+        sandbox: RunningSandbox,
         providers: Providers,
     ) -> None:
         self.owner_url = owner_url

@@ -14,7 +14,7 @@ from domain.jobs.types import JOB_TYPES, call_class_of
 from providers import registry
 from tests.db.redis.support import POLICY, circuits, holds_are_over, wait_is_over
 from tests.support.world import World
-from tests.workers.crimes import work_with_circuits
+from tests.workers.failing_processes import work_with_circuits
 from tests.workers.scenes import (
     clear_faults,
     eventually,
@@ -62,11 +62,11 @@ def state_of(client, route: ProviderChannel):
         (Queue.MESSAGING, RequestClass.BULK),
     ],
 )
-def test_a_queue_says_what_its_jobs_calls_are_worth(queue, call_class):
+def test_queue_decides_the_class_of_its_jobs_calls(queue, call_class):
     assert call_class_of(str(queue)) is call_class
 
 
-def test_a_job_that_meets_an_open_circuit_waits_and_uses_up_no_attempt(
+def test_job_waits_without_using_up_an_attempt_when_its_circuit_is_open(
     governed, organization, redis_client, money
 ):
     # Given a payment whose refresh failed until the circuit opened
@@ -92,7 +92,7 @@ def test_a_job_that_meets_an_open_circuit_waits_and_uses_up_no_attempt(
         assert "the circuit is open" in newest_attempt(governed, job_id).error
 
 
-def test_after_an_outage_one_job_tries_and_the_others_follow(
+def test_one_job_is_the_trial_after_an_outage_and_others_follow(
     governed, organization, redis_client, money
 ):
     # Given an outage that opened the circuit, and jobs that wait
@@ -123,7 +123,7 @@ def test_after_an_outage_one_job_tries_and_the_others_follow(
     assert state_of(redis_client, money).state == "closed"
 
 
-def test_a_suspension_goes_on_while_every_circuit_is_open(governed, redis_client):
+def test_suspension_goes_on_while_every_circuit_is_open(governed, redis_client):
     # Given a customer, and circuits of Twilio that are open for every class
     customer = governed.customer()
     account = governed.settings.twilio_account_sid
@@ -147,7 +147,7 @@ def test_a_suspension_goes_on_while_every_circuit_is_open(governed, redis_client
     assert [states[of].state for of in RequestClass] == ["closed", "open", "open"]
 
 
-def test_a_look_staged_for_safety_is_made_while_one_for_money_waits(
+def test_safety_refresh_is_sent_while_a_money_refresh_waits(
     governed, organization, redis_client, money
 ):
     # Given an open circuit for money
@@ -189,7 +189,7 @@ def test_one_workers_429_holds_back_the_account_for_all(governed, organization, 
     assert [governed.executor.execute(job_id) for job_id in jobs] == ["done"] * 3
 
 
-def test_while_redis_is_away_money_goes_on_and_bulk_waits(world, organization):
+def test_money_jobs_run_and_bulk_jobs_wait_while_redis_is_away(world, organization):
     # Given a worker that cannot reach Redis
     away = circuits(connect("unix:///nowhere/valkey.sock?db=0", timeout_seconds=0.2))
     providers = registry.build(world.settings, away)

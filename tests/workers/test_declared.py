@@ -20,7 +20,7 @@ def test_there_is_exactly_one_actor_for_each_declared_job():
 
 
 @pytest.mark.parametrize("name", sorted(JOB_TYPES))
-def test_an_actor_is_named_as_its_job_and_takes_the_declared_arguments(name):
+def test_actor_is_named_as_its_job_and_takes_the_declared_arguments(name):
     parameters = list(inspect.signature(ACTORS[name]).parameters.values())
 
     assert ACTORS[name].__name__ == name

@@ -18,7 +18,7 @@ from db.models import Brand, Job, JobAttempt, Organization
 from domain.jobs.staging import stage
 from domain.jobs.types import JOB_TYPES
 from tests.support.world import make_organization
-from tests.workers.crimes import die_in_job, notify_once
+from tests.workers.failing_processes import die_in_job, notify_once
 from tests.workers.scenes import execute_sql, newest_attempt
 from workers.attempt import Later
 from workers.executor import Executor
@@ -44,7 +44,7 @@ def raising(error):
     return actor
 
 
-def test_a_done_job_and_its_effect_are_committed_together(world):
+def test_done_job_and_its_effect_are_committed_together(world):
     # Given a job that makes an organization
     def actor(run, organization_id):
         run.own.add(Organization(id=organization_id, name="made", created_at=run.now))
@@ -63,7 +63,7 @@ def test_a_done_job_and_its_effect_are_committed_together(world):
     assert attempt.started_at <= attempt.ended_at
 
 
-def test_an_actor_with_a_provider_ends_its_job_with_what_it_records(world):
+def test_actor_with_a_provider_ends_its_job_with_what_it_records(world):
     # Given an actor that stores a provider's answer
     def actor(run, brand_id):
         run.record(
@@ -102,7 +102,7 @@ def test_done_job_is_logged_once_with_duration_and_organization(world):
 
 
 @pytest.mark.parametrize("name", [OWN, OUTSIDE])
-def test_a_refusal_is_a_result_that_is_kept_and_not_tried_again(world, name):
+def test_refusal_is_stored_and_not_retried(world, name):
     # When an actor refuses
     job_id = staged(world, name)
     run = executor(world, raising(Refused("NOT_FOUND", "no such thing")))
@@ -117,7 +117,7 @@ def test_a_refusal_is_a_result_that_is_kept_and_not_tried_again(world, name):
 
 
 @pytest.mark.parametrize("name", [OWN, OUTSIDE])
-def test_a_postponed_job_waits_and_uses_up_no_attempt_of_its_policy(world, name):
+def test_postponed_job_waits_without_using_up_an_attempt(world, name):
     # When an actor postpones its job
     job_id = staged(world, name)
     run = executor(world, raising(NotYet("somebody else has it", 600)))
@@ -141,7 +141,7 @@ def test_statement_that_took_too_long_uses_up_an_attempt(world):
     assert (world.job(job_id).failures, world.job(job_id).postponements) == (1, 0)
 
 
-def test_what_is_recorded_may_ask_for_the_job_to_go_on_later(world):
+def test_actor_may_postpone_its_job_while_recording(world):
     # Given an actor that stores something and has more to do
     def actor(run, brand_id):
         run.record(lambda session: Later(600, "look again"))
@@ -158,7 +158,7 @@ def test_what_is_recorded_may_ask_for_the_job_to_go_on_later(world):
 @pytest.mark.parametrize(
     "error", [RuntimeError("a bug"), TimeLimitExceeded("too long"), OutcomeUnknown("lost")]
 )
-def test_a_failed_attempt_keeps_its_traceback_and_the_next_time(world, name, error):
+def test_failed_attempt_stores_its_traceback_and_the_next_time(world, name, error):
     # When an actor raises an unexpected error, or exceeds its time limit
     job_id = staged(world, name)
     assert executor(world, raising(error)).execute(job_id) == "failed"
@@ -182,7 +182,7 @@ def _attempts(world, job_id):
 
 
 @pytest.mark.parametrize(("asked", "given"), [(30, 30), (86_400, 60)])
-def test_a_provider_that_asks_for_a_longer_wait_is_given_it_within_bounds(world, asked, given):
+def test_retry_after_of_the_provider_is_followed_within_bounds(world, asked, given):
     job_id = staged(world, OUTSIDE)
     run = executor(world, raising(ProviderUnavailable("HTTP 429", asked)))
 
@@ -228,7 +228,7 @@ def test_error_that_the_policy_calls_permanent_ends_the_job_dead(world, monkeypa
     assert executor(world, raising(KeyError("once"))).execute(staged(world)) == "failed"
 
 
-def test_a_job_that_is_done_leased_or_not_yet_due_is_left_alone(world):
+def test_done_leased_or_not_yet_due_job_is_not_run(world):
     ran = []
     run = executor(world, lambda run, **_: ran.append(1))
 
@@ -247,7 +247,7 @@ def test_a_job_that_is_done_leased_or_not_yet_due_is_left_alone(world):
     assert len(ran) == 1
 
 
-def test_a_job_that_another_transaction_has_locked_is_left_alone(world):
+def test_locked_job_is_not_run(world):
     # Given a job that another worker runs in its transaction
     job_id = staged(world)
     with psycopg.connect(driver_url(world.database.url)) as other:
@@ -260,7 +260,7 @@ def test_a_job_that_another_transaction_has_locked_is_left_alone(world):
     assert executor(world, lambda run, **_: None).execute(job_id) == "done"
 
 
-def test_a_job_that_raises_rolls_its_work_back_and_keeps_its_attempt(world):
+def test_job_that_raises_rolls_its_work_back_and_keeps_its_attempt(world):
     # Given a job that writes, and then fails
     def actor(run, organization_id):
         run.own.add(Organization(id=organization_id, name="half done", created_at=run.now))
@@ -276,7 +276,7 @@ def test_a_job_that_raises_rolls_its_work_back_and_keeps_its_attempt(world):
     assert newest_attempt(world, job_id).error == "RuntimeError('in the middle')"
 
 
-def test_without_a_database_the_job_is_left_to_its_bell(world):
+def test_job_is_left_to_its_next_notification_without_a_database(world):
     # Given a worker whose database does not answer
     away = Database("postgresql://holdfast_app@/nowhere?host=/nowhere", name="away")
     run = Executor(away, world.providers, world.settings, {}, "worker-a")
@@ -287,7 +287,7 @@ def test_without_a_database_the_job_is_left_to_its_bell(world):
     assert world.job(job_id).ring_at is not None
 
 
-def test_an_interrupt_while_the_outcome_is_written_is_not_raised_either(world):
+def test_interrupt_while_recording_the_outcome_is_not_raised(world):
     # Given a worker whose time limit ends exactly when it records a failure
     run = executor(world, raising(RuntimeError("a bug")))
 
@@ -302,7 +302,7 @@ def test_an_interrupt_while_the_outcome_is_written_is_not_raised_either(world):
     assert world.job(job_id).ring_at is not None
 
 
-def test_a_claim_that_ran_out_may_store_what_it_heard_but_not_end_the_job(world):
+def test_expired_claim_records_the_answer_but_does_not_end_the_job(world):
     # Given a slow worker whose lease expires, and another worker that takes the job and fails
     other = executor(world, raising(RuntimeError("the newer attempt failed")), "worker-b")
 
@@ -326,7 +326,7 @@ def test_a_claim_that_ran_out_may_store_what_it_heard_but_not_end_the_job(world)
     assert [one.outcome for one in _attempts(world, job_id)] == [None, "failed"]
 
 
-def test_the_correlation_id_goes_from_the_event_to_the_last_job(world):
+def test_correlation_id_is_passed_from_the_event_to_every_job(world):
     # Given a customer whose subscription was suspended at PayPal
     customer = world.customer()
     before = {job.id for job in world.read(Job)}
@@ -353,7 +353,7 @@ def test_the_correlation_id_goes_from_the_event_to_the_last_job(world):
     assert world.read(Brand, organization_id=customer.id)[0].twilio_actual == "suspended"
 
 
-def test_a_job_that_kills_its_workers_ends_dead(world, processes):
+def test_job_that_kills_its_workers_ends_dead(world, processes):
     # Given a job whose actor kills the process it runs in
     job_id = staged(world)
     assert _killed_by(processes, job_id) == -9

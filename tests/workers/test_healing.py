@@ -27,7 +27,7 @@ def test_new_brand_is_activated_for_an_organization_that_may_spend(world):
     assert (brand.twilio_actual, brand.twilio_converged) == ("active", 0)
 
 
-def test_mended_subaccount_is_activated_when_its_job_is_redriven(world):
+def test_repaired_subaccount_is_activated_when_its_job_is_redriven(world):
     # Given a subaccount that Twilio itself had suspended, which needs an operator
     customer = world.customer()
     sid = customer.sids[0]

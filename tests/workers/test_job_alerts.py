@@ -20,7 +20,9 @@ from workers.actors import ACTORS
 from workers.executor import Executor
 
 OF_ORGANIZATION = "UPDATE jobs SET organization_id = %s WHERE id = %s"
-TOLD = sorted(name for name, job in JOB_TYPES.items() if job.queue in (Queue.SAFETY, Queue.BILLING))
+ALERTED = sorted(
+    name for name, job in JOB_TYPES.items() if job.queue in (Queue.SAFETY, Queue.BILLING)
+)
 
 
 def executor(world, actor):
@@ -40,7 +42,7 @@ def raising(error):
     return actor
 
 
-def standing(world, kind="job_dead"):
+def open_alerts(world, kind="job_dead"):
     return [one for one in world.read(Alert, kind=kind) if one.cleared_at is None]
 
 
@@ -54,13 +56,13 @@ def last_attempt(world, job_id, name):
     execute_sql(world, "UPDATE jobs SET failures = %s WHERE id = %s", attempts - 1, job_id)
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", ALERTED)
 def test_job_raises_an_alert_when_its_last_attempt_fails(world, name):
     # Given a job that fails once without an alert
     job_id = staged(world, name)
     failing = executor(world, raising(RuntimeError("broken \x00")))
     assert failing.execute(job_id) == "failed"
-    assert standing(world) == []
+    assert open_alerts(world) == []
 
     # When its last attempt fails
     last_attempt(world, job_id, name)
@@ -68,14 +70,14 @@ def test_job_raises_an_alert_when_its_last_attempt_fails(world, name):
     assert failing.execute(job_id) == "dead"
 
     # Then one alert names the job and what its death means for money
-    (told,) = standing(world)
-    assert (told.subject, told.severity, told.organization_id) == (job_id, "critical", None)
-    assert told.details["job"] == name
-    assert told.details["arguments"] == dict.fromkeys(JOB_TYPES[name].arguments, "one")
-    assert told.details["state"] == "dead"
-    assert told.details["error"].startswith("RuntimeError('broken")
-    assert len(told.details["meaning"]) > 40
-    assert job_id in told.details["next"]
+    (alert,) = open_alerts(world)
+    assert (alert.subject, alert.severity, alert.organization_id) == (job_id, "critical", None)
+    assert alert.details["job"] == name
+    assert alert.details["arguments"] == dict.fromkeys(JOB_TYPES[name].arguments, "one")
+    assert alert.details["state"] == "dead"
+    assert alert.details["error"].startswith("RuntimeError('broken")
+    assert len(alert.details["meaning"]) > 40
+    assert job_id in alert.details["next"]
 
 
 @pytest.mark.parametrize("name", ["enforce_organization", "converge_twilio"])
@@ -84,13 +86,13 @@ def test_job_raises_an_alert_when_its_workers_died(world, name):
     attempts = JOB_TYPES[name].policy.attempts
     execute_sql(world, "UPDATE jobs SET failures = %s WHERE id = %s", attempts, job_id)
     assert executor(world, raising(RuntimeError("never run"))).execute(job_id) == "dead"
-    assert [one.details["error"] for one in standing(world)] == [
+    assert [one.details["error"] for one in open_alerts(world)] == [
         "out of attempts: its workers died"
     ]
 
 
 @pytest.mark.parametrize("name", ["freeze_wallet", "converge_twilio"])
-def test_refused_job_is_told_once_for_the_same_work(world, name):
+def test_refused_job_is_alerted_once_for_the_same_work(world, name):
     refusing = executor(world, raising(Refused("NO", "never")))
     first, second, other = (
         staged(world, name),
@@ -98,25 +100,25 @@ def test_refused_job_is_told_once_for_the_same_work(world, name):
         staged(world, name, **{JOB_TYPES[name].arguments[0]: "two"}),
     )
     assert [refusing.execute(one) for one in (first, second, other)] == ["refused"] * 3
-    assert sorted(one.subject for one in standing(world)) == sorted([first, other])
-    assert {one.details["error"] for one in standing(world)} == {"NO: never"}
+    assert sorted(one.subject for one in open_alerts(world)) == sorted([first, other])
+    assert {one.details["error"] for one in open_alerts(world)} == {"NO: never"}
 
 
-def test_job_of_an_organization_tells_the_organization(world):
+def test_alert_of_a_job_names_its_organization(world):
     organization_id = make_organization(world.database)
     job_id = staged(world, "enforce_organization", organization_id=organization_id)
     execute_sql(
         world, "UPDATE jobs SET organization_id = %s WHERE id = %s", organization_id, job_id
     )
     assert executor(world, raising(Refused("NO"))).execute(job_id) == "refused"
-    assert [one.organization_id for one in standing(world)] == [organization_id]
+    assert [one.organization_id for one in open_alerts(world)] == [organization_id]
 
 
 def test_upkeep_job_raises_no_alert_when_it_dies(world):
     job_id = world.stage("prune")
     last_attempt(world, job_id, "prune")
     assert executor(world, raising(RuntimeError("broken"))).execute(job_id) == "dead"
-    assert standing(world) == []
+    assert open_alerts(world) == []
 
 
 def test_job_does_not_end_when_its_alert_cannot_be_written(world, monkeypatch):
@@ -134,7 +136,7 @@ def test_job_does_not_end_when_its_alert_cannot_be_written(world, monkeypatch):
     assert world.job(job_id).dead_at is None
     world.due_now()
     assert executor(world, raising(RuntimeError("x"))).execute(job_id) == "dead"
-    assert [one.subject for one in standing(world)] == [job_id]
+    assert [one.subject for one in open_alerts(world)] == [job_id]
 
 
 @pytest.mark.parametrize("act", [redrive_manually, discard_manually])
@@ -144,12 +146,12 @@ def test_alert_is_cleared_when_a_person_redrives_or_discards(world, act):
     failing = executor(world, raising(RuntimeError("x")))
     assert failing.execute(job_id) == "dead"
     world.do(lambda session, now: act(session, job_id, operator=Operator("ann", "seen"), now=now))
-    assert standing(world) == []
+    assert open_alerts(world) == []
     if act is redrive_manually:
         # When it dies again, it has an alert again
         last_attempt(world, job_id, "freeze_wallet")
         assert failing.execute(job_id) == "dead"
-        assert len(standing(world)) == 1
+        assert len(open_alerts(world)) == 1
 
 
 def test_alert_is_cleared_when_another_job_does_the_work(world):
@@ -158,9 +160,9 @@ def test_alert_is_cleared_when_another_job_does_the_work(world):
     other = staged(world, "converge_twilio", brand_id="two")
     done = executor(world, lambda run, **_: run.record(lambda _: None))
     assert done.execute(other) == "done"
-    assert len(standing(world)) == 1
+    assert len(open_alerts(world)) == 1
     assert done.execute(staged(world, "converge_twilio")) == "done"
-    assert standing(world) == []
+    assert open_alerts(world) == []
 
 
 def end_badly(world, name, how, **arguments):
@@ -188,12 +190,12 @@ def test_own_job_clears_alert_of_equal_job_when_it_is_done(world, how, rings):
     assert executor(world, raising(RuntimeError("x"))).execute(staged(world, "freeze_wallet")) == (
         "failed"
     )
-    assert len(standing(world)) == 3
+    assert len(open_alerts(world)) == 3
     # When an equal job succeeds, Then its alert is cleared, and the others are not
     equal = staged(world, "freeze_wallet")
     execute_sql(world, "UPDATE jobs SET rings = %s WHERE id = %s", rings, equal)
     assert done.execute(equal) == "done"
-    assert sorted(one.subject for one in standing(world)) == sorted(others)
+    assert sorted(one.subject for one in open_alerts(world)) == sorted(others)
 
 
 def test_own_job_clears_no_alert_when_its_transaction_fails(world, monkeypatch):
@@ -206,11 +208,11 @@ def test_own_job_clears_no_alert_when_its_transaction_fails(world, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("db.jobs.lifecycle.finish", broken)
         executor(world, lambda run, **_: None).execute(job_id)
-    assert len(standing(world)) == 1
+    assert len(open_alerts(world)) == 1
 
 
-def test_every_job_about_money_or_safety_says_what_its_death_means():
-    assert [name for name in TOLD if not JOB_TYPES[name].death_means.endswith(".")] == []
+def test_every_money_or_safety_job_declares_what_its_death_means():
+    assert [name for name in ALERTED if not JOB_TYPES[name].death_means.endswith(".")] == []
 
 
 def test_event_that_cannot_be_parsed_raises_an_alert(world):
@@ -219,15 +221,15 @@ def test_event_that_cannot_be_parsed_raises_an_alert(world):
     )
     world.receive("WH-1", "BILLING.SUBSCRIPTION.SUSPENDED", body.encode())
     assert run(world, "job_WH-1") == "done"
-    (told,) = standing(world, "event_unreadable")
-    assert (told.subject, told.severity) == ("evt_WH-1", "critical")
-    assert told.details["source"] == "paypal"
-    assert told.details["event_type"] == "BILLING.SUBSCRIPTION.SUSPENDED"
+    (alert,) = open_alerts(world, "event_unreadable")
+    assert (alert.subject, alert.severity) == ("evt_WH-1", "critical")
+    assert alert.details["source"] == "paypal"
+    assert alert.details["event_type"] == "BILLING.SUBSCRIPTION.SUSPENDED"
     assert world.event("WH-1").outcome == "malformed"
-    assert standing(world) == []
+    assert open_alerts(world) == []
 
 
-def test_subscription_of_nobody_is_told_once_until_it_can_be_settled(world):
+def test_unassigned_subscription_is_alerted_once_until_settled(world):
     # Given a subscription at PayPal that names no organization of ours
     made = world.sandbox.control(
         "POST",
@@ -239,24 +241,24 @@ def test_subscription_of_nobody_is_told_once_until_it_can_be_settled(world):
         job_id = world.stage("look_at_subscription", provider="paypal", external_id=made["id"])
         assert run(world, job_id) == "refused"
     # Then there is one alert about the subscription, and none about a job
-    (told,) = standing(world, "subscription_unsettled")
-    assert (told.subject, told.organization_id) == (made["id"], None)
-    assert told.details["code"] == "UNKNOWN_ORGANIZATION"
-    assert standing(world) == []
+    (alert,) = open_alerts(world, "subscription_unsettled")
+    assert (alert.subject, alert.organization_id) == (made["id"], None)
+    assert alert.details["code"] == "UNKNOWN_ORGANIZATION"
+    assert open_alerts(world) == []
     # When the organization exists, Then the next refresh clears the alert
     execute_sql(
         world, "INSERT INTO organizations VALUES ('org_of_nobody', 'Late', clock_timestamp())"
     )
     job_id = world.stage("look_at_subscription", provider="paypal", external_id=made["id"])
     assert run(world, job_id) == "postponed"
-    assert standing(world, "subscription_unsettled") == []
+    assert open_alerts(world, "subscription_unsettled") == []
 
 
-def test_payment_of_nobody_is_told_as_a_payment_alone(world):
+def test_unassigned_payment_raises_only_the_payment_alert(world):
     capture_id = pay(world, "org_of_nobody")
     assert run(world, stage_refresh(world, capture_id)) == "refused"
-    assert [one.subject for one in standing(world, "payment_unsettled")] == [capture_id]
-    assert standing(world) == []
+    assert [one.subject for one in open_alerts(world, "payment_unsettled")] == [capture_id]
+    assert open_alerts(world) == []
 
 
 def test_alert_of_a_dead_job_is_listed_for_its_organization(world):

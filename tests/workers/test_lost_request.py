@@ -30,7 +30,7 @@ def test_dead_workers_late_suspension_is_reversed_after_the_reactivation(world, 
     fault = world.sandbox.fault(
         "twilio", "hold", match={"method": "POST", "form": {"Status": "suspended"}}
     )
-    tell(world, customer, "WH-1", "SUSPENDED")
+    change_subscription(world, customer, "WH-1", "SUSPENDED")
     first = processes.worker("safety", waits=LONG)
     processes.relay()
     assert held(world, fault)
@@ -39,7 +39,7 @@ def test_dead_workers_late_suspension_is_reversed_after_the_reactivation(world, 
 
     # When that worker is killed, and PayPal reactivates the subscription
     first.kill()
-    tell(world, customer, "WH-2", "ACTIVATED")
+    change_subscription(world, customer, "WH-2", "ACTIVATED")
     processes.worker("safety", waits=LONG)
 
     # Then the new worker sends nothing about it to Twilio while the dead worker's lease lasts
@@ -70,7 +70,7 @@ def test_dead_workers_late_suspension_is_reversed_after_the_reactivation(world, 
     assert row.twilio_converged == row.twilio_generation
 
 
-def tell(world, customer, event_id, word):
+def change_subscription(world, customer, event_id, word):
     status = {"ACTIVATED": "ACTIVE"}.get(word, word)
     world.set_status_at_paypal(customer.subscription_id, status)
     kind = f"BILLING.SUBSCRIPTION.{word}"

@@ -27,7 +27,7 @@ def due(phone: Phone) -> bool:
     return call.tick_at <= call.seen_at
 
 
-def test_one_look_ticks_every_wallet_that_is_due(world, meter):
+def test_one_pass_ticks_every_due_wallet(world, meter):
     phones = [Phone(world) for _ in range(2)]
     for phone in phones:
         phone.call()
@@ -36,7 +36,7 @@ def test_one_look_ticks_every_wallet_that_is_due(world, meter):
     assert not any(map(due, phones))
 
 
-def test_a_wallet_that_somebody_holds_is_left_for_the_next_look(world, meter):
+def test_locked_wallet_is_left_to_the_next_pass(world, meter):
     # Given two wallets with a due call, one of them locked by another transaction
     held, free = Phone(world), Phone(world)
     held.call()
@@ -60,7 +60,7 @@ def test_a_wallet_that_somebody_holds_is_left_for_the_next_look(world, meter):
     assert not due(held)
 
 
-def test_it_ticks_by_itself_until_it_is_stopped(world, meter):
+def test_meter_ticks_until_it_is_stopped(world, meter):
     phone = Phone(world)
     phone.call()
     meter.start()

@@ -24,9 +24,7 @@ from tests.workers.scenes import (
 )
 
 
-def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
-    world, processes, redis_client
-):
+def test_stopping_worker_finishes_its_jobs_and_returns_the_rest(world, processes, redis_client):
     # Given a worker of one thread in the middle of a job, and more jobs in its queue
     organization_id = make_organization(world.database)
     capture_id = pay(world, organization_id)
@@ -57,7 +55,7 @@ def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
     assert "warning" not in worker.said()
 
 
-def test_a_worker_fetches_no_more_than_it_can_run(world, processes, redis_client, urls):
+def test_worker_fetches_no_more_than_it_can_run(world, processes, redis_client, urls):
     # Given ten jobs, and a worker of two threads that is stuck in the first ones
     ids = [make_organization(world.database) for _ in range(10)]
     jobs = [world.stage("enforce_organization", organization_id=one) for one in ids]
@@ -72,7 +70,7 @@ def test_a_worker_fetches_no_more_than_it_can_run(world, processes, redis_client
         worker.kill()
 
 
-def test_a_worker_leaves_other_queues_alone(world, processes, redis_client):
+def test_worker_takes_no_jobs_of_other_queues(world, processes, redis_client):
     # Given a worker of the billing queue, and jobs of the safety and the billing queue
     organization_id = make_organization(world.database)
     urgent = world.stage("enforce_organization", organization_id=organization_id)
@@ -86,7 +84,7 @@ def test_a_worker_leaves_other_queues_alone(world, processes, redis_client):
     assert world.job(urgent).attempt == 0
 
 
-def test_the_name_of_the_worker_is_kept_with_each_attempt(world, processes, redis_client):
+def test_name_of_the_worker_is_kept_with_each_attempt(world, processes, redis_client):
     job_id = world.stage("enforce_organization", organization_id="org_none")
     worker = processes.worker("safety")
     notify(world, redis_client, job_id)
@@ -95,7 +93,7 @@ def test_the_name_of_the_worker_is_kept_with_each_attempt(world, processes, redi
     assert newest_attempt(world, job_id).worker.endswith(f":{worker.pid}")
 
 
-def test_a_relay_asked_to_stop_ends_in_order(processes):
+def test_relay_stops_in_order(processes):
     relay = processes.relay()
 
     assert relay.stop() == 0
@@ -103,7 +101,7 @@ def test_a_relay_asked_to_stop_ends_in_order(processes):
 
 
 @pytest.mark.parametrize("command", [("worker", "--queue", "safety"), ("relay",), ("ingress",)])
-def test_nothing_serves_as_superuser(processes, urls, command):
+def test_no_process_serves_as_superuser(processes, urls, command):
     # When a process is started with the owner's database URL
     refused = processes.command(*command, DATABASE_URL=urls.owner_url)
 
@@ -130,7 +128,7 @@ def test_missing_settings_are_named_in_one_line_and_no_secret_is_shown(processes
     assert providers.said() == line
 
 
-def test_a_database_that_cannot_be_reached_is_named_in_one_line(processes):
+def test_unreachable_database_is_named_in_one_line(processes):
     away = "postgresql://holdfast_app:secret-word@/nowhere?host=/nowhere"
     refused = processes.command("worker", "--queue", "safety", DATABASE_URL=away)
 
@@ -140,7 +138,7 @@ def test_a_database_that_cannot_be_reached_is_named_in_one_line(processes):
     assert "secret-word" not in line
 
 
-def test_the_command_line_starts_a_worker_as_production_does(processes):
+def test_command_line_starts_a_worker_as_production_does(processes):
     # When the module is run as in production, and asked to stop once it works
     worker = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "worker", "--queue", "safety", "--threads", "1"],

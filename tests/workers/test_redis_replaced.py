@@ -86,7 +86,7 @@ def pair():
         yield made
 
 
-def test_jobs_are_rung_for_and_heard_of_at_the_server_that_took_over(
+def test_jobs_are_notified_and_fetched_at_the_replacing_server(
     world, processes, organization, pair
 ):
     # Given a worker and a relay that know Redis by its address
@@ -107,7 +107,7 @@ def test_jobs_are_rung_for_and_heard_of_at_the_server_that_took_over(
     assert eventually(lambda: is_done(second), 40), (worker.said(), relay.said())
 
 
-def test_circuits_are_kept_at_the_server_that_took_over(monkeypatch, pair):
+def test_circuits_are_kept_at_the_replacing_server(monkeypatch, pair):
     # Given circuit breakers that know Redis by its address
     monkeypatch.setattr(under_test, "AWAY_SECONDS", 0.001)
     with connect(pair.address.url, timeout_seconds=5) as client:

@@ -16,7 +16,7 @@ from db.models import Job
 from db.redis.client import EPOCH_KEY, NAMESPACE, connect, run_id
 from local.embedded import EmbeddedServers
 from tests.support.servers import server_folder
-from tests.workers.crimes import die_between_claim_and_push
+from tests.workers.failing_processes import die_between_claim_and_push
 from tests.workers.scenes import eventually, execute_sql, notified, notify
 from workers.relay import Relay
 
@@ -36,7 +36,7 @@ def all_done(world, job_ids):
     return all(world.job(job_id).done_at is not None for job_id in job_ids)
 
 
-def test_a_job_that_nobody_rang_for_is_rung_by_the_relay(world, processes, organization):
+def test_relay_notifies_a_job_that_was_never_notified(world, processes, organization):
     # Given a worker, and a job whose notification was lost
     processes.worker("safety")
     job_ids = stage(world, organization)
@@ -46,7 +46,7 @@ def test_a_job_that_nobody_rang_for_is_rung_by_the_relay(world, processes, organ
     assert eventually(lambda: all_done(world, job_ids))
 
 
-def test_the_relay_rings_only_what_is_due_and_then_waits_longer_each_time(
+def test_relay_notifies_due_jobs_and_waits_longer_each_time(
     world, relay, redis_client, organization
 ):
     # Given one job that is due and one that is not
@@ -71,7 +71,7 @@ def test_the_relay_rings_only_what_is_due_and_then_waits_longer_each_time(
     assert waits == [1, 2, 4, 8, 16, 32, 40, 40]
 
 
-def test_a_finished_or_dead_job_is_never_rung(world, relay, redis_client, organization):
+def test_finished_or_dead_job_is_never_notified(world, relay, redis_client, organization):
     done, dead = stage(world, organization, 2)
     assert world.executor.execute(done) == "done"
     execute_sql(
@@ -82,7 +82,7 @@ def test_a_finished_or_dead_job_is_never_rung(world, relay, redis_client, organi
     assert notified(redis_client) == []
 
 
-def test_an_emptied_redis_is_noticed_and_all_that_waits_is_rung_again(
+def test_waiting_jobs_are_notified_again_when_redis_was_emptied(
     world, processes, redis_client, organization
 ):
     # Given a relay, and jobs that were notified but have no worker yet
@@ -101,7 +101,7 @@ def test_an_emptied_redis_is_noticed_and_all_that_waits_is_rung_again(
     assert eventually(lambda: all_done(world, job_ids))
 
 
-def test_once_another_redis_answers_all_that_waits_is_rung_again(world, organization, relay):
+def test_waiting_jobs_are_notified_again_at_another_redis(world, organization, relay):
     # Given a notified job, and a Redis that has lost its message: restarted from an older snapshot,
     # or replaced by a replica that was behind
     (job_id,) = stage(world, organization)
@@ -118,20 +118,20 @@ def test_once_another_redis_answers_all_that_waits_is_rung_again(world, organiza
     assert client.get(EPOCH_KEY) == run_id(client).encode()
 
 
-def test_servers_that_take_turns_are_not_rung_again_at_every_look(world, organization, relay):
+def test_alternating_redis_servers_repeat_notifications_once_a_minute(world, organization, relay):
     # Given a notified job, and servers behind a proxy that answer in turn
     stage(world, organization)
     world.due_now()
     assert relay.run_once() == 1
-    rung_at_each_look = []
+    notified_at_each_pass = []
     for _ in range(4):
         relay._client.set(EPOCH_KEY, "of the other")
-        rung_at_each_look.append(relay.run_once())
+        notified_at_each_pass.append(relay.run_once())
     # Then the relay notifies again because of that once a minute
-    assert rung_at_each_look == [1, 0, 0, 0]
+    assert notified_at_each_pass == [1, 0, 0, 0]
 
 
-def test_a_redis_that_does_not_say_who_it_is_is_noticed_when_it_is_emptied(
+def test_emptied_redis_without_a_run_id_is_noticed(
     world, organization, relay, redis_client, monkeypatch
 ):
     def refuse(section):
@@ -218,7 +218,7 @@ def test_jobs_are_notified_after_a_redis_outage_and_none_is_lost(world, organiza
         servers.stop()
 
 
-def test_what_is_due_is_rung_although_the_schedules_cannot_be_read(
+def test_due_jobs_are_notified_when_the_schedules_cannot_be_read(
     world, urls, redis_client, organization, relay
 ):
     # Given schedules that are locked for longer than any transaction waits
@@ -236,7 +236,7 @@ def test_what_is_due_is_rung_although_the_schedules_cannot_be_read(
             running.result(timeout=10)
 
 
-def test_a_ring_that_did_not_get_through_is_taken_back(world, redis_client, organization, relay):
+def test_failed_notification_is_repeated(world, redis_client, organization, relay):
     # Given a Redis that answers but accepts no writes
     (job_id,) = stage(world, organization)
     relay.run_once()
@@ -255,7 +255,7 @@ def test_a_ring_that_did_not_get_through_is_taken_back(world, redis_client, orga
     assert (job.ring_at - world.database.now()).total_seconds() <= 1
 
 
-def test_two_relays_at_once_ring_each_job_once(world, urls, redis_client, organization):
+def test_two_relays_notify_each_job_once(world, urls, redis_client, organization):
     # Given many due jobs
     redis_client.set(EPOCH_KEY, run_id(redis_client))
     job_ids = stage(world, organization, 60)
@@ -279,9 +279,7 @@ def test_two_relays_at_once_ring_each_job_once(world, urls, redis_client, organi
     assert notified(redis_client) == sorted(job_ids)
 
 
-def test_a_relay_killed_between_its_claim_and_its_push_loses_nothing(
-    world, processes, organization
-):
+def test_relay_killed_between_its_claim_and_its_push_loses_nothing(world, processes, organization):
     # Given a relay that is killed after it marked jobs as notified, and before it pushed them
     job_ids = stage(world, organization, 3)
     world.due_now()
@@ -297,7 +295,7 @@ def test_a_relay_killed_between_its_claim_and_its_push_loses_nothing(
     assert eventually(lambda: all_done(world, job_ids))
 
 
-def test_a_bell_that_rings_twice_runs_a_job_once(world, processes, redis_client, organization):
+def test_job_that_is_notified_twice_runs_once(world, processes, redis_client, organization):
     # Given two notifications of one job
     (job_id,) = stage(world, organization)
     processes.worker("safety")
@@ -308,7 +306,9 @@ def test_a_bell_that_rings_twice_runs_a_job_once(world, processes, redis_client,
     assert world.read(Job, id=job_id)[0].attempt == 1
 
 
-def test_urgent_work_waits_behind_no_backlog(world, relay, redis_client, organization, monkeypatch):
+def test_urgent_jobs_do_not_wait_behind_a_backlog(
+    world, relay, redis_client, organization, monkeypatch
+):
     # Given more old callbacks than fit into one batch, and then a job of the safety queue
     monkeypatch.setattr("workers.relay._BATCH", 3)
     stage(world, organization, 9)

@@ -12,7 +12,7 @@ from dramatiq.worker import Worker
 from base.enums import Queue
 from db.address import driver_url
 from db.redis.client import NAMESPACE
-from tests.workers.crimes import work_as_an_older_version, work_without_end
+from tests.workers.failing_processes import work_as_an_older_version, work_without_end
 from tests.workers.scenes import (
     eventually,
     execute_sql,
@@ -40,7 +40,7 @@ def hold(world, capture):
     return world.sandbox.fault("paypal", "hold", match={"path_contains": capture}, times=1)
 
 
-def worker_that_looks_no_more(world, urls):
+def worker_that_stopped_fetching(world, urls):
     """Start a worker and stop its fetching thread; return broker, worker and thread."""
     broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
     worker = Worker(broker, queues={"safety"}, worker_timeout=50, worker_threads=1)
@@ -85,7 +85,7 @@ def test_fetched_jobs_go_back_before_the_running_one_is_finished(
     assert notified(redis_client, "safety") == sorted(waiting)
 
 
-def test_a_worker_that_was_asked_to_stop_fetches_nothing_more(world, urls, redis_client):
+def test_stopping_worker_fetches_nothing_more(world, urls, redis_client):
     # Given a worker that waits for messages
     broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY, Queue.BILLING})
     worker = Worker(broker, queues={"safety", "billing"}, worker_timeout=50, worker_threads=2)
@@ -105,7 +105,7 @@ def test_a_worker_that_was_asked_to_stop_fetches_nothing_more(world, urls, redis
 
 def test_message_that_an_emptied_redis_lost_does_not_delay_a_stop(world, urls, redis_client):
     # Given a worker that has fetched an id whose message is lost, and not processed it
-    broker, worker, fetching = worker_that_looks_no_more(world, urls)
+    broker, worker, fetching = worker_that_stopped_fetching(world, urls)
     redis_client.rpush(f"{NAMESPACE}:safety", "job_lost.0")
     fetching.consumer.message_cache = broker.do_fetch("safety", 1)
     assert fetching.consumer.message_cache == [None]
@@ -115,12 +115,10 @@ def test_message_that_an_emptied_redis_lost_does_not_delay_a_stop(world, urls, r
     broker.close()
 
 
-def test_a_redis_that_takes_nothing_back_keeps_no_worker_from_stopping(
-    world, urls, redis_client, monkeypatch
-):
+def test_worker_stops_when_redis_takes_no_message_back(world, urls, redis_client, monkeypatch):
     # Given a worker with a fetched message that it has not processed, and a silent Redis
     monkeypatch.setattr("workers.shutdown._HAND_BACK_SECONDS", 0.1)
-    broker, worker, fetching = worker_that_looks_no_more(world, urls)
+    broker, worker, fetching = worker_that_stopped_fetching(world, urls)
     notify(world, redis_client, world.stage("process_event", event_id="evt_none"))
     fetching.consumer.message_cache = broker.do_fetch("safety", 1)
     speaks = threading.Event()
@@ -162,9 +160,7 @@ def test_second_signal_ends_a_worker_at_once_and_another_does_its_job(
     assert world.wallet(organization).balance_micros == 10_000_000
 
 
-def test_job_that_this_worker_does_not_know_is_left_to_one_that_does(
-    world, processes, redis_client, organization
-):
+def test_unknown_job_is_left_to_a_newer_worker(world, processes, redis_client, organization):
     # Given a worker of an older version, and a job that a newer version introduced
     older = processes.call(work_as_an_older_version)
     older.wait_for("worker_started")
@@ -205,7 +201,7 @@ def test_actor_that_does_not_end_is_stopped_at_its_limit(
     assert dead_letters(redis_client) == []
 
 
-def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_client, capture):
+def test_no_message_becomes_a_dead_letter(world, processes, redis_client, capture):
     # Given jobs that end in every way: done, refused, failed, dead, and one whose row is deleted
     done = stage_refresh(world, capture)
     refused = world.stage("process_event", event_id="evt_none")
@@ -235,7 +231,7 @@ def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_c
     assert dead_letters(redis_client) == []
 
 
-def test_a_message_that_fails_outside_of_all_care_is_acknowledged_too(world, urls, redis_client):
+def test_message_rejected_by_dramatiq_is_acknowledged(world, urls, redis_client):
     # Given a message that Dramatiq itself treats as failed
     broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
     job_id = world.stage("process_event", event_id="evt_none")
@@ -256,7 +252,7 @@ def test_a_message_that_fails_outside_of_all_care_is_acknowledged_too(world, url
     broker.close()
 
 
-def test_a_worker_stops_in_order_while_the_database_holds_its_job_up(
+def test_worker_stops_in_order_while_its_job_waits_for_the_database(
     world, processes, redis_client, organization, urls
 ):
     # Given a worker whose job waits for a lock

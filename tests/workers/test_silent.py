@@ -21,7 +21,7 @@ def vanish_and_return(world, way, name, organization):
     return lost
 
 
-def test_a_relay_rings_again_once_the_database_is_back(world, processes, organization, way):
+def test_relay_notifies_again_once_the_database_is_back(world, processes, organization, way):
     # Given a relay that waits for an answer from a host that has vanished
     processes.worker("safety")
     processes.relay(DATABASE_URL=way.url)
@@ -32,7 +32,7 @@ def test_a_relay_rings_again_once_the_database_is_back(world, processes, organiz
     assert eventually(lambda: is_done(world, lost), limit_seconds=RELAY_SECONDS)
 
 
-def test_a_worker_works_on_once_the_database_is_back(world, processes, organization, way):
+def test_worker_runs_jobs_again_once_the_database_is_back(world, processes, organization, way):
     # Given a worker whose threads all wait for an answer from a host that has vanished
     processes.worker("billing", threads=1, DATABASE_URL=way.url)
     processes.relay()

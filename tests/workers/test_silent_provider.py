@@ -57,7 +57,7 @@ def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
         )
 
 
-def test_subscriptions_that_cannot_be_looked_at_do_not_delay_a_suspension(world, processes):
+def test_subscriptions_that_cannot_be_read_do_not_delay_a_suspension(world, processes):
     # Given many subscriptions to refresh, and a PayPal that accepts requests and does not answer
     customer = world.customer()
     world.sandbox.fault("paypal", "delay", seconds=60)

@@ -58,12 +58,12 @@ def alerts(world, **where):
     return [one for one in world.read(Alert, **where) if one.kind.startswith("subaccount_")]
 
 
-def standing(world):
+def open_alerts(world):
     return {(one.kind, one.subject) for one in alerts(world, cleared_at=None)}
 
 
-def found_by(world, posture):
-    jobs = tuple(posture.subaccount_jobs.values())
+def found_by(world, enforced):
+    jobs = tuple(enforced.subaccount_jobs.values())
     return world.do(lambda session, _: twilio_checks.results(session, jobs))
 
 
@@ -84,12 +84,12 @@ def test_enforcing_suspends_a_subaccount_activated_at_twilio(world, customer, si
     set_at_twilio(world, sid, status="active")
     # When its entitlement is enforced
     execute_sql(world, "UPDATE subscriptions SET status = 'suspended'")
-    posture = enforce(world, customer)
+    enforced = enforce(world, customer)
     world.run_due()
     # Then the subaccount is suspended again, its calls have ended, and each result is reported
     assert world.twilio_status(sid) == "suspended"
     assert world.providers.twilio.live_calls(sid) == []
-    found = {one.subaccount: one for one in found_by(world, posture)}
+    found = {one.subaccount: one for one in found_by(world, enforced)}
     assert (found[sid].outcome, found[sid].found) == (CheckOutcome.REPAIRED, "active")
     assert found[customer.sids[1]].outcome is CheckOutcome.IN_LINE
     # And an alert names the side that was wrong
@@ -116,12 +116,12 @@ def test_enforcing_activates_a_subaccount_suspended_at_twilio(world, customer, s
 
 def test_enforcing_reads_every_subaccount_and_sets_none_in_line(world, customer):
     reads = {sid: asked(world, sid, "GET") for sid in customer.sids}
-    posture = enforce(world, customer)
-    assert set(posture.subaccount_jobs) == set(customer.brand_ids)
+    enforced = enforce(world, customer)
+    assert set(enforced.subaccount_jobs) == set(customer.brand_ids)
     world.run_due()
     for sid in customer.sids:
         assert (asked(world, sid, "GET") - reads[sid], asked(world, sid, "POST")) == (1, 0)
-    assert {one.outcome for one in found_by(world, posture)} == {CheckOutcome.IN_LINE}
+    assert {one.outcome for one in found_by(world, enforced)} == {CheckOutcome.IN_LINE}
     assert alerts(world) == []
 
 
@@ -137,7 +137,9 @@ def test_enforcing_reads_every_subaccount_and_sets_none_in_line(world, customer)
         (None, "SUBACCOUNT_ABSENT", "absent"),
     ],
 )
-def test_enforcing_tells_a_person_what_it_cannot_repair(world, customer, sid, change, code, found):
+def test_enforcing_alerts_a_subaccount_that_it_cannot_repair(
+    world, customer, sid, change, code, found
+):
     # Given a subaccount that is missing, closed, or suspended by Twilio
     if change is None:
         world.sandbox.fault("twilio", "status", match={"path_contains": sid}, status=404)
@@ -145,10 +147,10 @@ def test_enforcing_tells_a_person_what_it_cannot_repair(world, customer, sid, ch
         set_at_twilio(world, sid, **change)
     # When the entitlement is enforced twice
     for _ in range(2):
-        posture = enforce(world, customer)
+        enforced = enforce(world, customer)
         world.run_due()
     # Then the check does not succeed, and one alert names the subaccount
-    result = next(one for one in found_by(world, posture) if one.subaccount == sid)
+    result = next(one for one in found_by(world, enforced) if one.subaccount == sid)
     assert (result.outcome, result.problem) == (CheckOutcome.NEEDS_PERSON, code)
     (alert,) = alerts(world)
     assert (alert.kind, alert.severity, alert.subject) == ("subaccount_unusable", "critical", sid)
@@ -157,11 +159,11 @@ def test_enforcing_tells_a_person_what_it_cannot_repair(world, customer, sid, ch
     clear_faults(world)
     set_at_twilio(world, sid, status="active", suspended_by_twilio=False)
     sweep(world)
-    assert standing(world) == set()
+    assert open_alerts(world) == set()
     assert world.brands(customer.id)[0].twilio_problem is None
 
 
-def test_drift_is_told_when_the_repairs_answer_was_lost(world, customer, sid):
+def test_drift_is_alerted_when_the_repairs_answer_was_lost(world, customer, sid):
     # Given drift, and a repair that takes effect but whose answer is lost
     suspended(world, customer)
     execute_sql(world, "UPDATE subscriptions SET status = 'suspended'")
@@ -175,17 +177,17 @@ def test_drift_is_told_when_the_repairs_answer_was_lost(world, customer, sid):
     world.run_due()
     # Then the drift is reported nevertheless
     assert world.twilio_status(sid) == "suspended"
-    assert standing(world) == {("subaccount_drifted", sid)}
+    assert open_alerts(world) == {("subaccount_drifted", sid)}
 
 
-def test_a_change_of_our_own_is_no_drift(world, customer, sid):
+def test_change_of_our_own_is_no_drift(world, customer, sid):
     want(world, customer.brand_ids[0], "suspended")
     world.run_due()
     assert world.twilio_status(sid) == "suspended"
     assert alerts(world) == []
 
 
-def test_a_lost_request_that_lands_late_is_no_drift(world, customer, sid):
+def test_lost_request_that_lands_late_is_no_drift(world, customer, sid):
     # Given a suspension whose request was lost, and a change of state while it may still take
     # effect
     world.sandbox.fault("twilio", "drop", match=SUSPEND, times=1)
@@ -202,7 +204,7 @@ def test_a_lost_request_that_lands_late_is_no_drift(world, customer, sid):
     assert alerts(world) == []
 
 
-def test_the_schedule_repairs_drift_through_safety_work(world, customer, sid):
+def test_schedule_repairs_drift_through_a_safety_job(world, customer, sid):
     # Given drift that no job has found yet
     set_at_twilio(world, sid, status="suspended")
     # When the schedule ticks
@@ -214,16 +216,16 @@ def test_the_schedule_repairs_drift_through_safety_work(world, customer, sid):
     assert ran.count(("converge_twilio", "done")) == 1
     assert jobs_of(world, "converge_twilio")[-1].queue == "safety"
     assert world.twilio_status(sid) == "active"
-    assert standing(world) == {("subaccount_drifted", sid)}
+    assert open_alerts(world) == {("subaccount_drifted", sid)}
 
 
-def test_a_drift_alert_is_cleared_by_a_check_an_hour_later(world, customer, sid):
+def test_drift_alert_is_cleared_by_a_check_an_hour_later(world, customer, sid):
     set_at_twilio(world, sid, status="suspended")
     sweep(world)
     # When it is checked again at once, Then the alert stays
     set_checks_due(world)
     sweep(world)
-    assert standing(world) == {("subaccount_drifted", sid)}
+    assert open_alerts(world) == {("subaccount_drifted", sid)}
     # When it is checked an hour later
     (alert,) = alerts(world)
     world.do(
@@ -240,7 +242,7 @@ def test_a_drift_alert_is_cleared_by_a_check_an_hour_later(world, customer, sid)
     )
     check_an_hour_later(world, customer.brand_ids[0], sid)
     # Then this alert is cleared, and no other
-    assert standing(world) == set()
+    assert open_alerts(world) == set()
     assert len(world.read(Alert, kind="low_balance", cleared_at=None)) == 1
     assert alert.subject == sid
 
@@ -283,7 +285,7 @@ def test_checks_of_many_brands_are_spread_over_ticks(world, customer):
     assert staged == [20, 10, 0]
 
 
-def test_a_check_takes_no_lease_and_overtakes_nobody(world, customer, sid):
+def test_check_takes_no_lease_and_does_not_delay_safety_work(world, customer, sid):
     # Given a worker that has the lease
     execute_sql(
         world,
@@ -298,7 +300,7 @@ def test_a_check_takes_no_lease_and_overtakes_nobody(world, customer, sid):
     assert (brand.twilio_lease_token, brand.twilio_actual_at) == ("lse_x", None)
 
 
-def test_a_check_waits_for_twilio_to_come_back(world, customer):
+def test_check_waits_for_twilio_to_come_back(world, customer):
     world.sandbox.fault("twilio", "status", status=503)
     ran = sweep(world)
     assert ("check_subaccount", "failed") in ran
@@ -309,7 +311,7 @@ def test_a_check_waits_for_twilio_to_come_back(world, customer):
     assert world.run_due().count(("check_subaccount", "done")) == 2
 
 
-def test_a_tick_stages_one_reconciliation(world):
+def test_tick_stages_one_reconciliation(world):
     world.do(lambda session, _: schedules.declare(session))
     execute_sql(world, "UPDATE schedules SET next_at = now() WHERE name = 'reconcile_twilio'")
     for _ in range(2):
@@ -363,10 +365,10 @@ def test_enforce_command_fails_when_a_subaccount_is_unusable(world, customer, si
     set_at_twilio(world, sid, status="closed")
     words = ("org", "enforce", customer.id, "--why", "x", "--by", "ann", "--json")
     code, printed = holdfast(*words, world=world)
-    told = data_in(printed)
+    shown = data_in(printed)
     assert code == 1
-    assert told["subscription_state"] == "active"
-    assert told["subaccounts"][0] == {
+    assert shown["subscription_state"] == "active"
+    assert shown["subaccounts"][0] == {
         "organization_id": customer.id,
         "brand_id": customer.brand_ids[0],
         "subaccount_sid": sid,
@@ -375,7 +377,7 @@ def test_enforce_command_fails_when_a_subaccount_is_unusable(world, customer, si
         "desired_state": "active",
         "problem": "SUBACCOUNT_CLOSED",
     }
-    assert told["subaccounts"][1]["outcome"] == "in_line"
+    assert shown["subaccounts"][1]["outcome"] == "in_line"
 
 
 def test_enforce_command_is_no_success_without_a_worker(customer, holdfast):

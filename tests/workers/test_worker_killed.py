@@ -30,7 +30,7 @@ def is_waiting(world):
     return row[0] > 0
 
 
-def test_a_job_whose_worker_is_killed_runs_again_and_takes_effect_once(
+def test_job_whose_worker_is_killed_runs_again_and_takes_effect_once(
     world, processes, redis_client, urls
 ):
     # Given an organization whose row is locked, and a worker in the middle of its job
@@ -82,7 +82,7 @@ def test_provider_job_of_a_killed_worker_runs_again_after_its_lease(world, proce
     assert (world.job(job_id).attempt, world.job(job_id).failures) == (2, 1)
 
 
-def test_what_a_killed_worker_had_fetched_is_not_lost(world, processes, redis_client, urls):
+def test_fetched_jobs_of_a_killed_worker_are_not_lost(world, processes, redis_client, urls):
     # Given a worker of two threads that is stuck with two of four jobs and has fetched no more
     ids = [make_organization(world.database, micros=1) for _ in range(4)]
     job_ids = [world.stage("enforce_organization", organization_id=one) for one in ids]
@@ -109,7 +109,7 @@ def unacknowledged(client: redis.Redis) -> int:
     return sum(client.scard(key) for key in keys)
 
 
-def test_a_worker_killed_by_its_own_job_is_no_harm_to_other_jobs(world, processes, redis_client):
+def test_job_that_kills_its_worker_does_not_affect_other_jobs(world, processes, redis_client):
     # Given a job whose worker died long ago
     organization_id = make_organization(world.database)
     abandoned = world.stage("enforce_organization", organization_id=organization_id)

@@ -41,16 +41,16 @@ def end_call(run: Run, organization_id: str, call_id: str) -> None:
     if round_ is None:
         run.record(lambda _: None)
         return
-    found, told, held_back_seconds = _tell_vapi(run, round_)
+    found, accepted, held_back_seconds = _end_at_vapi(run, round_)
     if found is not None and found.facts.status is CallStatus.ENDED:
         run.record(_taking_in(run, organization_id, call_id, found))
         return
-    if not told or round_.at_twilio_too:
-        told += _tell_twilio(run, round_)
+    if not accepted or round_.at_twilio_too:
+        accepted += _end_at_twilio(run, round_)
 
     def end(session: Session) -> Later | None:
         seconds = endings.end_round(
-            session, organization_id, call_id, round_, told=told, now=run.now
+            session, organization_id, call_id, round_, accepted=accepted, now=run.now
         )
         if seconds is None:
             return None
@@ -130,27 +130,27 @@ def expire_holds(run: Run, organization_id: str) -> None:
     reconcile.expire_unreported(run.own, organization_id, run.now)
 
 
-def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], float]:
+def _end_at_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], float]:
     """Read the call from Vapi, and order its end there if it is live.
 
     Return Vapi's answer, the accepted orders, and the seconds for which Vapi may not be called.
     """
     found: VapiCall | None = None
-    told: list[str] = []
+    accepted: list[str] = []
     held_back_seconds = 0.0
     if round_.provider_call_id is None:
-        return found, told, held_back_seconds
+        return found, accepted, held_back_seconds
     try:
         # The API also gives the control URL. No webhook's control URL is used.
         found = run.providers.vapi.get_call(round_.provider_call_id)
         is_live = found is not None and found.facts.status is not CallStatus.ENDED
         if found is not None and is_live and found.control_url is not None:
-            told = _order(run, round_, found.control_url)
+            accepted = _order(run, round_, found.control_url)
     except HeldBack as error:
         held_back_seconds = error.delay_seconds
     except _NO_WORD as error:
         log.warning("vapi_not_notified", call=round_.provider_call_id, error=str(error))
-    return found, told, held_back_seconds
+    return found, accepted, held_back_seconds
 
 
 def _order(run: Run, round_: Round, control_url: str) -> list[str]:
@@ -160,7 +160,7 @@ def _order(run: Run, round_: Round, control_url: str) -> list[str]:
     return ["end"] if run.providers.vapi.end(control_url) else []
 
 
-def _tell_twilio(run: Run, round_: Round) -> list[str]:
+def _end_at_twilio(run: Run, round_: Round) -> list[str]:
     if round_.twilio_call_sid is None:
         return []
     for account in round_.twilio_account_sids or (run.settings.twilio_account_sid,):

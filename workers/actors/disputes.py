@@ -19,7 +19,7 @@ def look_at_dispute(run: Run, provider: str, external_id: str) -> None:
     refresh moves nothing.
     """
     try:
-        _look(run, provider, external_id)
+        _refresh(run, provider, external_id)
     except Refused as error:
         refused = error
         run.refuse(
@@ -30,7 +30,7 @@ def look_at_dispute(run: Run, provider: str, external_id: str) -> None:
         )
 
 
-def _look(run: Run, provider: str, external_id: str) -> None:
+def _refresh(run: Run, provider: str, external_id: str) -> None:
     billing = run.providers.billing(provider)
     facts = billing.get_dispute(external_id)
     known = run.transaction(lambda session: disputes.payment_is_known(session, facts))

@@ -22,7 +22,7 @@ def process_event(run: Run, event_id: str) -> None:
     An event that cannot be parsed raises an alert. Replay: a processed event is left unchanged.
     Raises: Refused EVENT_NOT_FOUND.
     """
-    event = events.take(run.own, event_id, run.now)
+    event = events.take_event(run.own, event_id, run.now)
     if event is None:
         raise Refused("EVENT_NOT_FOUND", event_id)
     if event.handled_at is not None or event.body is None:
@@ -32,7 +32,7 @@ def process_event(run: Run, event_id: str) -> None:
     except MalformedWebhook as error:
         log.error("event_unreadable", event_type=event.event_type, error=str(error))
         alert_unreadable(run.own, event, str(error), run.now)
-    events.mark(run.own, event)
+    events.record_outcome(run.own, event)
 
 
 def report_of(source: str, event_type: str, body: bytes) -> Report:

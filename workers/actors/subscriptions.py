@@ -9,7 +9,7 @@ from base.outcomes import Refused
 from domain import subscription_refresh, subscriptions
 from domain.enforcement import enforce_entitlement
 from domain.jobs.types import REFRESH_SUBSCRIPTION
-from domain.subscription_refresh import Look
+from domain.subscription_refresh import Refresh
 from workers.attempt import Later, Run
 
 
@@ -30,7 +30,7 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
     ours. Replay: reading changes nothing at the provider. Raises: NotYet while another refresh
     runs; the provider's errors.
     """
-    look = run.transaction(
+    refresh = run.transaction(
         lambda session: subscription_refresh.begin_refresh(
             session,
             Provider(provider),
@@ -41,16 +41,16 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
     try:
         facts = run.providers.billing(provider).get_subscription(external_id)
     except Refused as error:
-        _refuse(run, look, error)
+        _refuse(run, refresh, error)
         return
     except BaseException:
-        run.transaction(lambda session: subscription_refresh.release_refresh(session, look))
+        run.transaction(lambda session: subscription_refresh.release_refresh(session, refresh))
         raise
 
     def record(session: Session) -> Later | None:
         seconds = subscriptions.record_refresh(
             session,
-            look,
+            refresh,
             facts,
             run.now,
             grace_seconds=run.settings.subscription_grace_seconds,
@@ -60,10 +60,10 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
     try:
         run.record(record)
     except Refused as error:
-        _refuse(run, look, error)
+        _refuse(run, refresh, error)
 
 
-def _refuse(run: Run, look: Look, refused: Refused) -> None:
+def _refuse(run: Run, refresh: Refresh, refused: Refused) -> None:
     run.refuse(
-        refused, lambda session: subscriptions.alert_unsettled(session, look, refused, run.now)
+        refused, lambda session: subscriptions.alert_unsettled(session, refresh, refused, run.now)
     )

@@ -14,7 +14,7 @@ from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from domain import subaccount_checks
 from domain import subaccounts as twilio_state
 from domain.jobs.types import CONVERGE_TWILIO
-from domain.subaccounts import Hand
+from domain.subaccounts import SubaccountLease
 from providers.errors import CredentialsRejected
 from workers.attempt import Later, LeaseTooOld, Run
 
@@ -39,8 +39,8 @@ def converge_twilio(run: Run, brand_id: str) -> None:
     Raises: NotYet while another worker has the lease; Refused for a brand without a subaccount.
     Source: Twilio's pages on suspending a subaccount.
     """
-    hand = run.transaction(
-        lambda session: twilio_state.take(
+    lease = run.transaction(
+        lambda session: twilio_state.take_lease(
             session,
             brand_id,
             lease_seconds=CONVERGE_TWILIO.lease_seconds,
@@ -48,22 +48,22 @@ def converge_twilio(run: Run, brand_id: str) -> None:
         )
     )
     try:
-        read_began = _converge(run, hand)
+        read_began = _converge(run, lease)
     except Refused as error:
         refused = error
-        run.refuse(refused, lambda s: twilio_state.refuse(s, hand, refused, run.now))
+        run.refuse(refused, lambda s: twilio_state.record_refusal(s, lease, refused, run.now))
         return
     except _NOTHING_IS_ON_ITS_WAY:
-        _give_back(run, hand)
+        _release_lease(run, lease)
         raise
     except BaseException:
         # A response was lost, or the job's time limit interrupted the wait for one.
-        _give_back(run, hand, unsure_seconds=run.waits.unsure_seconds)
+        _release_lease(run, lease, unsure_seconds=run.waits.unsure_seconds)
         raise
 
     def end(session: Session) -> Later | None:
         read_seconds_ago = time.monotonic() - read_began
-        if twilio_state.give_back(session, hand, read_seconds_ago=read_seconds_ago):
+        if twilio_state.release_lease(session, lease, read_seconds_ago=read_seconds_ago):
             return Later(run.waits.recheck_seconds, "a lost request may still land")
         return None
 
@@ -96,34 +96,34 @@ def reconcile_twilio(run: Run) -> None:
     log.info("subaccount_checks_staged", count=staged)
 
 
-def _converge(run: Run, hand: Hand) -> float:
+def _converge(run: Run, lease: SubaccountLease) -> float:
     """Run rounds until the desired state is reached; return when the last read began.
 
     The returned time is monotonic.
     """
     for _ in range(_ROUNDS_MAX):
         read_began = time.monotonic()
-        facts, sent = run.providers.twilio.get_subaccount(hand.sid), False
-        closing = hand.desired is TwilioStatus.SUSPENDED
-        if facts.status in twilio_state.CHANGEABLE and facts.status != hand.desired:
-            run.transaction(_noting(run, hand, facts.status))
+        facts, sent = run.providers.twilio.get_subaccount(lease.sid), False
+        closing = lease.desired is TwilioStatus.SUSPENDED
+        if facts.status in twilio_state.CHANGEABLE and facts.status != lease.desired:
+            run.transaction(_noting(run, lease, facts.status))
             if closing:
-                _complete_calls_first(run, hand.sid)
+                _complete_calls_first(run, lease.sid)
             # After half of the lease, the request might arrive while the next worker has the lease.
             run.check_lease()
-            run.providers.twilio.set_subaccount_status(hand.sid, hand.desired)
+            run.providers.twilio.set_subaccount_status(lease.sid, lease.desired)
             sent = True
             read_began = time.monotonic()
-            facts = run.providers.twilio.get_subaccount(hand.sid)
-        moved = run.transaction(_recording(run, hand, facts, sent=sent))
+            facts = run.providers.twilio.get_subaccount(lease.sid)
+        moved = run.transaction(_recording(run, lease, facts, sent=sent))
         if closing and moved is None and facts.status is TwilioStatus.SUSPENDED:
             # This ends also calls that began before the suspension took effect.
-            _complete_calls(run, hand.sid)
+            _complete_calls(run, lease.sid)
         if facts.status not in twilio_state.CHANGEABLE:
-            raise Refused(f"SUBACCOUNT_{facts.status.upper()}", hand.sid, brand=hand.brand_id)
+            raise Refused(f"SUBACCOUNT_{facts.status.upper()}", lease.sid, brand=lease.brand_id)
         if moved is None:
             return read_began
-        hand = moved
+        lease = moved
     raise NotYet("desired and actual still differ", 1)
 
 
@@ -156,19 +156,21 @@ def _complete_calls(run: Run, sid: str, *, seconds: float | None = None) -> None
 
 
 def _recording(
-    run: Run, hand: Hand, facts: SubaccountFacts, *, sent: bool
-) -> Callable[[Session], Hand | None]:
+    run: Run, lease: SubaccountLease, facts: SubaccountFacts, *, sent: bool
+) -> Callable[[Session], SubaccountLease | None]:
     unsure_seconds = run.waits.unsure_seconds if sent else None
-    return lambda session: twilio_state.record(
-        session, hand, facts, run.now, sent_unsure_seconds=unsure_seconds
+    return lambda session: twilio_state.record_state(
+        session, lease, facts, run.now, sent_unsure_seconds=unsure_seconds
     )
 
 
-def _noting(run: Run, hand: Hand, found: TwilioStatus) -> Callable[[Session], None]:
-    return lambda session: twilio_state.note_found(session, hand, found, run.now)
+def _noting(run: Run, lease: SubaccountLease, found: TwilioStatus) -> Callable[[Session], None]:
+    return lambda session: twilio_state.note_found(session, lease, found, run.now)
 
 
-def _give_back(run: Run, hand: Hand, *, unsure_seconds: float | None = None) -> None:
+def _release_lease(
+    run: Run, lease: SubaccountLease, *, unsure_seconds: float | None = None
+) -> None:
     run.transaction(
-        lambda session: twilio_state.give_back(session, hand, unsure_seconds=unsure_seconds)
+        lambda session: twilio_state.release_lease(session, lease, unsure_seconds=unsure_seconds)
     )

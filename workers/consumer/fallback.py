@@ -93,10 +93,10 @@ class Fallback:
         self._threads = [threading.Thread(target=self._watch, name="redis-probe", daemon=True)]
         for calls_provider, count in ((False, OWN_THREADS), (True, PROVIDER_THREADS)):
             names = [job.name for job in JOB_TYPES.values() if job.calls_provider is calls_provider]
-            look = _Look(database, names, self._limits.poll_seconds, self._signals)
+            source = _JobSource(database, names, self._limits.poll_seconds, self._signals)
             self._threads += [
                 threading.Thread(
-                    target=_work, args=(look, execute), name=f"fallback-{number}", daemon=True
+                    target=_work, args=(source, execute), name=f"fallback-{number}", daemon=True
                 )
                 for number in range(count)
             ]
@@ -146,7 +146,7 @@ class Fallback:
             return False
 
 
-class _Look:
+class _JobSource:
     """Finds the next due job of these names, for one thread at a time."""
 
     def __init__(
@@ -178,16 +178,16 @@ class _Look:
             return found[0] if found else None
 
 
-def _work(look: _Look, execute: Callable[[str], str]) -> None:
-    while not look.is_over:
+def _work(source: _JobSource, execute: Callable[[str], str]) -> None:
+    while not source.is_over:
         try:
-            job_id = look.next_job()
+            job_id = source.next_job()
             if job_id is not None and execute(job_id) in ("taken", "unknown"):
-                look.pause()
+                source.pause()
         except (NotYet, OutcomeUnknown) as error:
             log.warning("fallback_take_failed", error=str(error))
-            look.pause()
+            source.pause()
         except Exception:
             # If this thread ended, no one would notice before the next outage.
             log.exception("fallback_failed")
-            look.pause()
+            source.pause()

@@ -39,8 +39,8 @@ def signed_heads(heads: Iterable[Head], now: datetime, key: str) -> Iterator[byt
         for head in heads
     )
     signature = hmac.new(key.encode(), digestmod="sha256")
-    for told in chain([first], rest):
-        line = _line(told)
+    for record in chain([first], rest):
+        line = _line(record)
         signature.update(line)
         yield line
     yield _line({"hmac_sha256": signature.hexdigest()})
@@ -61,8 +61,8 @@ def read_heads(raw: bytes, key: str) -> dict[str, Head]:
         if first["format"] != _FORMAT:
             raise HeadsRefused(f"the file's format is {first['format']!r}, not {_FORMAT!r}")
         heads = [
-            Head(told["organization"], told["entry_no"], bytes.fromhex(told["hash"]))
-            for told in rest
+            Head(record["organization"], record["entry_no"], bytes.fromhex(record["hash"]))
+            for record in rest
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise HeadsRefused(f"the file is signed but not of heads ({error})") from None
@@ -80,5 +80,5 @@ def _why_unsigned(raw: bytes) -> str:
     return "the file was signed with another key, or changed since"
 
 
-def _line(told: dict[str, Any]) -> bytes:
-    return json.dumps(told, separators=(",", ":")).encode() + b"\n"
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"

@@ -123,12 +123,12 @@ def entry_hash(entry: Entry) -> bytes:
 
     Source: docs/ledger.md, "The chain".
     """
-    told = bytearray(entry.previous_hash)
+    content = bytearray(entry.previous_hash)
     for field in entry[:11]:
         raw = field.encode() if isinstance(field, str) else b"%d" % field
-        told += len(raw).to_bytes(4, "big")
-        told += raw
-    return sha256(told).digest()
+        content += len(raw).to_bytes(4, "big")
+        content += raw
+    return sha256(content).digest()
 
 
 class Chain:
@@ -214,8 +214,8 @@ class Chain:
 
     def _missing(self, number: int) -> Finding:
         first, last = self.next_no, number - 1
-        told = f"entry {first}" if first == last else f"entries {first} to {last}"
-        return self._finding(first, What.MISSING, told, f"entry {number}")
+        missing = f"entry {first}" if first == last else f"entries {first} to {last}"
+        return self._finding(first, What.MISSING, missing, f"entry {number}")
 
     def _opening(self, entry: Entry) -> list[Finding]:
         self._currency = entry.counter_account
@@ -260,7 +260,7 @@ class Chain:
         return Finding(self.organization_id, number, what, expected, actual)
 
 
-def unbacked(entry: Entry, backing: Backing) -> Finding | None:
+def find_unbacked(entry: Entry, backing: Backing) -> Finding | None:
     """Report an entry whose money is not explained by what its key names.
 
     The key names an operation, a payment that was settled, a hold that was given back, or a
@@ -278,12 +278,12 @@ def unbacked(entry: Entry, backing: Backing) -> Finding | None:
         )
     if backing.entry_no == entry.entry_no:
         figures = (entry.balance_after_micros, entry.owed_after_micros)
-        told = (backing.balance_micros, backing.owed_micros)
-        if figures != told:
+        expected = (backing.balance_micros, backing.owed_micros)
+        if figures != expected:
             return Finding(
                 *place,
                 f"balance {figures[0]}, owed {figures[1]}",
-                f"balance {told[0]}, owed {told[1]}",
+                f"balance {expected[0]}, owed {expected[1]}",
             )
     exact = backing.operation in _EXACT_OPERATIONS and entry.kind != "owed_payment"
     if exact and backing.amount_micros != entry.amount_micros:

@@ -23,7 +23,7 @@ from domain.wallet.audit.chain import (
     Head,
     WalletFacts,
     What,
-    unbacked,
+    find_unbacked,
 )
 from domain.wallet.ledger import WalletNotFound
 
@@ -181,7 +181,7 @@ def _verify_wallet(run: Run, org: str, anchored: Head | None, tally: Tally) -> I
             entry = Entry._make(row[:_ENTRY_COLUMNS])
             yield from chain.take(entry)
             if entry.direction != "note":
-                lacking = unbacked(entry, Backing._make(row[_ENTRY_COLUMNS:]))
+                lacking = find_unbacked(entry, Backing._make(row[_ENTRY_COLUMNS:]))
                 if lacking is not None:
                     yield lacking
         tally.entries += len(page)

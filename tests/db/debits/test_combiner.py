@@ -68,16 +68,16 @@ def test_threads_debit_exactly_what_they_request(shared, shared_urls, combiner, 
         return lambda: [(debit, combiner.debit(debit)) for debit in debits]
 
     # When all debit at once
-    told = [pair for answers in at_once([caller(n) for n in range(32)]) for pair in answers]
+    answered = [pair for answers in at_once([caller(n) for n in range(32)]) for pair in answers]
     # Then each answer names the caller's entry and the balance right after it
     entries = {entry.entry_no: entry for entry in entries_of(shared, org)}
-    assert len(entries) == len(told) == 480
-    for debit, (outcome, replayed, entry_no, balance, held, owed, before) in told:
+    assert len(entries) == len(answered) == 480
+    for debit, (outcome, replayed, entry_no, balance, held, owed, before) in answered:
         entry = entries[entry_no]
         assert (outcome, replayed, held, owed) == ("OK", False, 0, 0)
         assert (entry.operation_key, entry.amount_micros) == (debit.key, debit.amount_micros)
         assert (entry.balance_before_micros, entry.balance_after_micros) == (before, balance)
-    spent = sum(debit.amount_micros for debit, _ in told)
+    spent = sum(debit.amount_micros for debit, _ in answered)
     assert min(entry.balance_after_micros for entry in entries.values()) == BEFORE - spent
     assert broken_links(shared_urls.owner_url, org) == 0
 
@@ -154,7 +154,7 @@ def test_debit_is_replayed_with_equal_parameters_and_conflicts_otherwise(shared,
     assert keys_of(shared, org) == ["k"]
 
 
-def test_the_same_key_waiting_twice_is_one_debit_and_one_replay(shared, shared_urls, combiner, org):
+def test_same_key_waiting_twice_is_one_debit_and_one_replay(shared, shared_urls, combiner, org):
     debits = [ask(org, "first"), ask(org, "k", 2), ask(org, "k", 2), ask(org, "k", 3)]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
         pass
@@ -165,11 +165,11 @@ def test_the_same_key_waiting_twice_is_one_debit_and_one_replay(shared, shared_u
     assert keys_of(shared, org) == ["first", "k"]
 
 
-def test_the_same_key_from_two_processes_at_once_is_one_debit(shared, shared_urls, combiner, org):
+def test_same_key_from_two_processes_at_once_is_one_debit(shared, shared_urls, combiner, org):
     other = Combiner(shared_urls.app_url)
     for n in range(20):
         answers = at_once(
-            [lambda door=door, n=n: door.debit(ask(org, f"k{n}")) for door in (combiner, other)]
+            [lambda own=own, n=n: own.debit(ask(org, f"k{n}")) for own in (combiner, other)]
         )
         assert sorted(answer[1] for answer in answers) == [False, True]
         assert answers[0][2] == answers[1][2]
@@ -177,9 +177,7 @@ def test_the_same_key_from_two_processes_at_once_is_one_debit(shared, shared_url
     assert len(keys_of(shared, org)) == 20
 
 
-def test_a_connection_killed_in_mid_batch_is_unknown_to_all_of_it(
-    shared, shared_urls, combiner, org
-):
+def test_every_debit_is_unknown_when_its_batchs_connection_dies(shared, shared_urls, combiner, org):
     debits = [ask(org, "first"), *(ask(org, f"k{n}") for n in range(10))]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
         # Only the first debit is under way; the others have not been sent.
@@ -196,30 +194,30 @@ def test_debits_are_unknown_when_the_commits_answer_is_lost_and_replayed(
     shared, shared_urls, org, tmp_path
 ):
     with losing_answers(shared_urls.app_url, tmp_path) as (url, lose):
-        door = Combiner(url)
-        assert door.debit(ask(org, "before"))[0] == "OK"
+        own = Combiner(url)
+        assert own.debit(ask(org, "before"))[0] == "OK"
         # When the commit happens and its answer does not arrive
         lose.set()
         debits = [ask(org, f"k{n}") for n in range(4)]
-        told = at_once([lambda debit=debit: door.debit(debit) for debit in debits])
+        answered = at_once([lambda debit=debit: own.debit(debit) for debit in debits])
         # Then the outcome is unknown to that batch, and the other debits could not be sent
         lost = {
             debit.key
-            for debit, one in zip(debits, told, strict=True)
+            for debit, one in zip(debits, answered, strict=True)
             if isinstance(one, OutcomeUnknown)
         }
         assert keys_of(shared, org) == ["before", *sorted(lost, key=keys_of(shared, org).index)]
         assert lost
-        assert all(isinstance(one, OutcomeUnknown | DatabaseBusy) for one in told)
+        assert all(isinstance(one, OutcomeUnknown | DatabaseBusy) for one in answered)
         # And when all are repeated with the same keys, nothing is charged twice
         lose.clear()
         for debit in debits:
-            assert door.debit(debit)[0] == "OK"
-        door.stop()
+            assert own.debit(debit)[0] == "OK"
+        own.stop()
     assert sorted(keys_of(shared, org)) == ["before", "k0", "k1", "k2", "k3"]
 
 
-def test_a_server_away_is_busy_and_back_it_serves_again(shared, shared_urls, servers, org):
+def test_debit_is_busy_while_the_server_is_away_and_works_again(shared, shared_urls, servers, org):
     # Connect without the pooler: it accepts data that it cannot forward, so that the outcome of
     # every debit would be unknown.
     combiner = Combiner(derive_app_url(shared_urls.owner_url, PASSWORD))
@@ -257,15 +255,15 @@ def test_locked_wallet_delays_only_its_own_debits(shared, shared_urls, org):
     with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
         name = owner.info.dbname
         owner.execute(f"ALTER ROLE holdfast_app IN DATABASE {name} SET lock_timeout = '300ms'")
-        door = Combiner(shared_urls.app_url)
+        own = Combiner(shared_urls.app_url)
         debits = [ask(org, "first"), ask(held, "a"), ask(org, "b"), ask(held, "c"), ask(org, "d")]
         with (
             holding(shared, lock_of(held)),
-            waiting_callers(shared, shared_urls.owner_url, door, org, debits) as callers,
+            waiting_callers(shared, shared_urls.owner_url, own, org, debits) as callers,
         ):
             pass
         owner.execute(f"ALTER ROLE holdfast_app IN DATABASE {name} RESET lock_timeout")
-    door.stop()
+    own.stop()
     assert [isinstance(one.exception(), DatabaseBusy) for one in callers] == [
         False,
         True,
@@ -296,13 +294,13 @@ def test_stop_carries_out_waiting_debits_and_answers_every_caller(
 
 def test_stop_at_any_moment_leaves_no_caller_waiting(shared_urls, org):
     for round_number in range(10):
-        door = Combiner(shared_urls.app_url)
-        told: list[Any] = []
+        own = Combiner(shared_urls.app_url)
+        answered: list[Any] = []
 
-        def caller(number: int, door=door, told=told, round_number=round_number) -> None:
+        def caller(number: int, own=own, answered=answered, round_number=round_number) -> None:
             for n in range(1000):
                 try:
-                    told.append(door.debit(ask(org, f"{round_number}:{number}:{n}")))
+                    answered.append(own.debit(ask(org, f"{round_number}:{number}:{n}")))
                 except DatabaseBusy:
                     return
 
@@ -310,7 +308,7 @@ def test_stop_at_any_moment_leaves_no_caller_waiting(shared_urls, org):
         for thread in threads:
             thread.start()
         time.sleep(0.01 * round_number)
-        door.stop()
+        own.stop()
         for thread in threads:
             thread.join(timeout=10)
         assert not any(thread.is_alive() for thread in threads)

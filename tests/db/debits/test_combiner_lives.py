@@ -35,9 +35,9 @@ def org(shared) -> str:
 
 
 @pytest.fixture
-def door(shared_urls) -> Iterator[Database]:
+def own(shared_urls) -> Iterator[Database]:
     """A new database object for this test, as each process has one."""
-    made = Database(shared_urls.app_url, name="door")
+    made = Database(shared_urls.app_url, name="own")
     yield made
     made.close()
 
@@ -46,41 +46,41 @@ def combiner_threads() -> int:
     return sum(thread.name == "combiner" for thread in threading.enumerate())
 
 
-def until_told(debit: Callable[[], Any]) -> Any:
+def until_answered(debit: Callable[[], Any]) -> Any:
     """Repeat the debit with the same key until it is answered."""
     for _ in range(100):
         try:
             return debit()
         except (OutcomeUnknown, DatabaseBusy):
             continue
-    raise AssertionError("never told")
+    raise AssertionError("never answered")
 
 
-def test_a_database_combines_from_the_first_debit_until_it_is_closed(shared, door, org):
+def test_combiner_runs_from_the_first_debit_until_the_close(shared, own, org):
     # Given a database object without any debit so far: it has no combiner thread
     before = combiner_threads()
-    assert door.now() is not None
+    assert own.now() is not None
     assert combiner_threads() == before
     # When many threads debit at once, Then they share one combiner thread
-    answers = at_once([lambda n=n: door.combiner.debit(ask(org, f"k{n}")) for n in range(16)])
+    answers = at_once([lambda n=n: own.combiner.debit(ask(org, f"k{n}")) for n in range(16)])
     assert {answer[0] for answer in answers} == {"OK"}
     assert combiner_threads() == before + 1
     # And the thread ends with the database object; a later caller gets DatabaseBusy
-    door.close()
+    own.close()
     assert combiner_threads() == before
     with pytest.raises(DatabaseBusy):
-        door.combiner.debit(ask(org, "late"))
+        own.combiner.debit(ask(org, "late"))
     assert combiner_threads() == before
     assert len(keys_of(shared, org)) == 16
 
 
 def test_database_notifies_of_the_jobs_that_a_commit_staged(shared_urls, org):
     notified: list[Staged] = []
-    door = Database(shared_urls.app_url, name="door", after_commit=notified.extend)
-    door.combiner.debit(ask(org, "some"))
+    own = Database(shared_urls.app_url, name="own", after_commit=notified.extend)
+    own.combiner.debit(ask(org, "some"))
     assert notified == []
-    door.combiner.debit(ask(org, "all", FUNDS - 1))
-    door.close()
+    own.combiner.debit(ask(org, "all", FUNDS - 1))
+    own.close()
     assert [(job.name, job.queue) for job in notified] == [("enforce_organization", "safety")]
 
 
@@ -96,7 +96,7 @@ def test_dying_thread_answers_every_caller_and_the_next_debit_works(shared, shar
         pass
     # Then the sent debit is unknown (it was committed), and the others were not sent
     assert isinstance(callers[0].exception(), OutcomeUnknown)
-    assert "interrupted" in str(callers[0].exception()), "told, and did not give up waiting"
+    assert "interrupted" in str(callers[0].exception()), "answered, and did not give up waiting"
     assert all(isinstance(one.exception(), DatabaseBusy) for one in callers[1:])
     assert keys_of(shared, org) == ["all"]
     # And the next debits are served, and the repeat gets its first result
@@ -117,42 +117,42 @@ def test_thread_that_dies_repeatedly_charges_nothing_twice(shared, shared_urls, 
     def caller(number: int) -> Callable[[], list[Any]]:
         wanted = [ask(one, "all") for one in poor[number::8]]
         wanted += [ask(org, f"{number}:{n}") for n in range(9)]
-        return lambda: [until_told(lambda one=one: combiner.debit(one)) for one in wanted]
+        return lambda: [until_answered(lambda one=one: combiner.debit(one)) for one in wanted]
 
-    told = at_once([caller(number) for number in range(8)])
+    answered = at_once([caller(number) for number in range(8)])
     combiner.stop()
     # Then every caller is answered OK in the end, and each key has one entry
-    assert [answer[0] for answers in told for answer in answers] == ["OK"] * 96
+    assert [answer[0] for answers in answered for answer in answers] == ["OK"] * 96
     assert sorted(keys_of(shared, org)) == sorted(f"{c}:{n}" for c in range(8) for n in range(9))
     assert [keys_of(shared, one) for one in poor] == [["all"]] * 24
     assert broken_links(shared_urls.owner_url, org) == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_forked_child_has_its_own_combiner(shared, door, org):
+def test_forked_child_has_its_own_combiner(shared, own, org):
     # Given a process that has debited and therefore has a thread and a connection
-    assert door.combiner.debit(ask(org, "parent"))[0] == "OK"
+    assert own.combiner.debit(ask(org, "parent"))[0] == "OK"
     reading, writing = os.pipe()
     # When its child debits as well
     child = os.fork()
     if child == 0:
         try:
-            os.write(writing, door.combiner.debit(ask(org, "child"))[0].encode())
+            os.write(writing, own.combiner.debit(ask(org, "child"))[0].encode())
         finally:
             os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as told:
-        assert told.read() == "OK"
+    with os.fdopen(reading) as answered:
+        assert answered.read() == "OK"
     os.waitpid(child, 0)
     # Then the parent still uses the same connection
     pid = "SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'holdfast combiner'"
-    before = scalar(door.url, pid)
-    assert door.combiner.debit(ask(org, "again"))[0] == "OK"
-    assert scalar(door.url, pid) == before
+    before = scalar(own.url, pid)
+    assert own.combiner.debit(ask(org, "again"))[0] == "OK"
+    assert scalar(own.url, pid) == before
     assert keys_of(shared, org) == ["parent", "child", "again"]
 
 
-def test_killed_process_has_an_entry_for_every_answer_it_gave(shared, shared_urls, door, org):
+def test_killed_process_has_an_entry_for_every_answer_it_gave(shared, shared_urls, own, org):
     # Given a process with many callers, killed while they receive answers
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.db.debits.debtor", shared_urls.app_url, org],
@@ -163,16 +163,16 @@ def test_killed_process_has_an_entry_for_every_answer_it_gave(shared, shared_url
         lines = [process.stdout.readline() for _ in range(CALLERS * 20)]
         process.kill()
         lines += process.stdout.readlines()
-    told = dict(line.decode().split() for line in lines)
+    answered = dict(line.decode().split() for line in lines)
     # Then every answer has its entry
     written = dict(enumerate(["opening", "fund", *keys_of(shared, org)]))
-    assert len(told) >= CALLERS * 20
-    assert {int(entry_no): key for key, entry_no in told.items()}.items() <= written.items()
+    assert len(answered) >= CALLERS * 20
+    assert {int(entry_no): key for key, entry_no in answered.items()}.items() <= written.items()
     # And when every requested or possibly requested debit is repeated by key, nothing is charged
     # twice
     asked = [f"{caller}:{n}" for caller in range(CALLERS) for n in range(highest(written) + 2)]
-    again = {key: door.combiner.debit(Debit(org, key, 1, "USD", "messages")) for key in asked}
-    assert {key: str(again[key][2]) for key in told} == told
+    again = {key: own.combiner.debit(Debit(org, key, 1, "USD", "messages")) for key in asked}
+    assert {key: str(again[key][2]) for key in answered} == answered
     assert sorted(keys_of(shared, org)) == sorted(asked)
     assert broken_links(shared_urls.owner_url, org) == 0
 

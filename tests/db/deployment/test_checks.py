@@ -37,7 +37,7 @@ def found_after(shared_urls, expected):
     """Make the changes, return the findings and roll everything back."""
     engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
 
-    def look(*changes: str) -> list[str]:
+    def findings(*changes: str) -> list[str]:
         with engine.connect() as connection:
             for change in changes:
                 connection.exec_driver_sql(change, execution_options={"no_parameters": True})
@@ -45,7 +45,7 @@ def found_after(shared_urls, expected):
             connection.rollback()
         return [one for one in found if not one.startswith(SETTING)]
 
-    yield look
+    yield findings
     engine.dispose()
 
 
@@ -88,7 +88,7 @@ def test_every_name_of_the_founding_documents_is_compared(expected):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "finding"),
     [
         ("DROP TABLE campaigns CASCADE", "table campaigns: missing"),
         (
@@ -250,12 +250,12 @@ def test_every_name_of_the_founding_documents_is_compared(expected):
         ),
     ],
 )
-def test_each_thing_that_is_gone_or_open_is_found(found_after, change, told):
-    assert any(line.startswith(told) for line in found_after(change)), found_after(change)
+def test_each_missing_or_open_object_is_found(found_after, change, finding):
+    assert any(line.startswith(finding) for line in found_after(change)), found_after(change)
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "finding"),
     [
         ("0", "has no {}: 0 means no limit"),
         ("0ms", "has no {}: 0ms means no limit"),
@@ -271,14 +271,16 @@ def test_each_thing_that_is_gone_or_open_is_found(found_after, change, told):
         ("1.5s", None),
     ],
 )
-def test_a_time_limit_that_limits_nothing_is_found(found_after, value, told):
+def test_ineffective_time_limit_is_found(found_after, value, finding):
     found = found_after(f"ALTER ROLE holdfast_app SET statement_timeout = '{value}'")
-    expected = [] if told is None else [f"role holdfast_app: {told.format('statement_timeout')}"]
+    expected = (
+        [] if finding is None else [f"role holdfast_app: {finding.format('statement_timeout')}"]
+    )
     assert found == expected
 
 
 @pytest.mark.parametrize("name", APP_SETTINGS)
-def test_a_time_limit_that_this_database_takes_away_is_found(found_after, name):
+def test_time_limit_overridden_by_the_database_is_found(found_after, name):
     # A role's setting for one database overrides the role's general setting.
     change = (
         "DO $do$ BEGIN EXECUTE format('ALTER ROLE holdfast_app IN DATABASE %I"
@@ -288,7 +290,7 @@ def test_a_time_limit_that_this_database_takes_away_is_found(found_after, name):
 
 
 @pytest.mark.parametrize("privilege", ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER"])
-def test_a_ledger_table_that_the_application_may_write_is_found(found_after, privilege):
+def test_writable_ledger_table_is_found(found_after, privilege):
     found = found_after(*(f"GRANT {privilege} ON {one} TO holdfast_app" for one in LEDGER_TABLES))
     assert sorted(found) == sorted(
         f"table {one}: holdfast_app may {privilege} it around the functions"
@@ -297,7 +299,7 @@ def test_a_ledger_table_that_the_application_may_write_is_found(found_after, pri
 
 
 @pytest.mark.parametrize("privilege", ["UPDATE", "DELETE", "TRUNCATE", "TRIGGER"])
-def test_a_record_of_acts_that_the_application_may_change_is_found(found_after, privilege):
+def test_writable_record_of_operator_actions_is_found(found_after, privilege):
     tables = APPEND_ONLY_TABLES
     found = found_after(*(f"GRANT {privilege} ON {one} TO holdfast_app" for one in tables))
     assert sorted(found) == sorted(
@@ -306,7 +308,7 @@ def test_a_record_of_acts_that_the_application_may_change_is_found(found_after, 
 
 
 @pytest.mark.parametrize("kind", ["constraint", "trigger"])
-def test_each_guard_of_a_table_that_is_gone_is_found(found_after, expected, kind):
+def test_each_missing_guard_of_a_table_is_found(found_after, expected, kind):
     guards = [one for one in expected.objects if one.kind == kind]
     assert len(guards) > 10
     drop = {
@@ -317,7 +319,7 @@ def test_each_guard_of_a_table_that_is_gone_is_found(found_after, expected, kind
     assert sorted(found_after(*changes)) == sorted(f"{kind} {one.name}: missing" for one in guards)
 
 
-def test_each_function_that_does_something_else_is_found(found_after, expected):
+def test_each_changed_function_is_found(found_after, expected):
     functions = [one for one in expected.objects if one.kind == "function"]
     changes = [
         f"UPDATE pg_proc SET prosrc = prosrc || ' ' WHERE oid = '{one.name}'::regprocedure"
@@ -340,21 +342,21 @@ def test_reading_may_be_granted_to_others_and_an_index_may_be_added(found_after)
     )
 
 
-def test_a_missing_role_is_found_and_nothing_breaks(found_after):
+def test_missing_role_is_found_without_an_error(found_after):
     assert found_after("ALTER ROLE holdfast_readonly RENAME TO somebody") == [
         "role holdfast_readonly: missing"
     ]
 
 
-def test_a_server_that_may_lose_a_commit_is_found(shared, expected):
-    def look(session: Session) -> list[str]:
+def test_server_that_may_lose_a_commit_is_found(shared, expected):
+    def findings(session: Session) -> list[str]:
         session.execute(text("SET LOCAL synchronous_commit = off"))
         return [str(one) for one in defects(session, expected)]
 
-    assert "setting synchronous_commit: is off, not on" in shared.run(look)
+    assert "setting synchronous_commit: is off, not on" in shared.run(findings)
 
 
-def test_a_session_in_which_no_trigger_fires_is_found(shared_urls, expected):
+def test_session_that_disables_triggers_is_found(shared_urls, expected):
     engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
     with engine.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))

@@ -40,11 +40,11 @@ def event(external_id, *, transmission=None, body=b"{}", queue=Queue.SAFETY, **m
     )
 
 
-def in_inbox(url, work, *, told=None):
+def in_inbox(url, work, *, notified=None):
     """Run `work(batcher)` with a batcher, from its start to its stop."""
 
     async def main():
-        batcher = InboxBatcher(url, told.extend if told is not None else lambda _: None)
+        batcher = InboxBatcher(url, notified.extend if notified is not None else lambda _: None)
         await batcher.start()
         try:
             return await work(batcher)
@@ -54,13 +54,13 @@ def in_inbox(url, work, *, told=None):
     return asyncio.run(main())
 
 
-def receive_all(url, events, *, told=None):
+def receive_all(url, events, *, notified=None):
     """Receive the events at once and return verdicts or exceptions."""
 
     async def work(batcher):
         return await asyncio.gather(*map(batcher.receive, events), return_exceptions=True)
 
-    return in_inbox(url, work, told=told)
+    return in_inbox(url, work, notified=notified)
 
 
 def stored(database):
@@ -76,11 +76,11 @@ def count_commits(urls):
     return scalar(urls.owner_url, "SELECT count(DISTINCT xmin::text) FROM inbox")
 
 
-def test_an_event_is_stored_byte_for_byte_with_one_job_in_the_same_commit(urls, database):
-    told = []
+def test_event_is_stored_byte_for_byte_with_its_job_in_one_commit(urls, database):
+    notified = []
     body = b'{"odd": "\xff\x00"}'
     given = event("WH-1", transmission="T-1", body=body, queue=Queue.BILLING)
-    assert receive_all(urls.app_url, [given], told=told) == [Verdict.NEW]
+    assert receive_all(urls.app_url, [given], notified=notified) == [Verdict.NEW]
     (row,) = stored(database)
     assert (row.source, row.external_id, row.transmission_id) == ("paypal", "WH-1", "T-1")
     assert (row.body, row.body_sha256) == (body, hashlib.sha256(body).digest())
@@ -88,20 +88,20 @@ def test_an_event_is_stored_byte_for_byte_with_one_job_in_the_same_commit(urls, 
     (job,) = staged(database)
     assert (job.name, job.kwargs, job.queue) == ("process_event", {"event_id": row.id}, "billing")
     assert (job.cause, job.correlation_id) == (row.id, "cor_WH-1")
-    assert [(one.job_id, one.name, one.queue) for one in told] == [
+    assert [(one.job_id, one.name, one.queue) for one in notified] == [
         (job.id, "process_event", "billing")
     ]
     one_commit = "SELECT (SELECT xmin::text FROM inbox) = (SELECT xmin::text FROM jobs)"
     assert scalar(urls.owner_url, one_commit) is True
 
 
-def test_an_event_without_a_queue_is_stored_as_ignored_without_a_job(urls, database):
+def test_event_without_a_queue_is_stored_as_ignored_without_a_job(urls, database):
     # Given an event that concerns nothing, between two that do
-    told = []
+    notified = []
     given = [event("WH-1"), event("WH-2", queue=None), event("WH-3")]
     # When they are stored together, and sent again
-    assert receive_all(urls.app_url, given, told=told) == [Verdict.NEW] * 3
-    assert receive_all(urls.app_url, given, told=told) == [Verdict.DUPLICATE] * 3
+    assert receive_all(urls.app_url, given, notified=notified) == [Verdict.NEW] * 3
+    assert receive_all(urls.app_url, given, notified=notified) == [Verdict.DUPLICATE] * 3
     # Then it is handled already, and only the others have a job and a notification
     rows = {one.external_id: one for one in stored(database)}
     ignored = rows["WH-2"]
@@ -111,36 +111,36 @@ def test_an_event_without_a_queue_is_stored_as_ignored_without_a_job(urls, datab
     ] * 2
     jobs = staged(database)
     assert {job.cause for job in jobs} == {rows["WH-1"].id, rows["WH-3"].id}
-    assert {one.job_id for one in told} == {job.id for job in jobs}
+    assert {one.job_id for one in notified} == {job.id for job in jobs}
 
 
-def test_many_events_at_once_share_few_commits_and_each_has_one_job(urls, database):
-    told = []
+def test_concurrent_events_share_few_commits_with_one_job_each(urls, database):
+    notified = []
     events = [event(f"WH-{n}", transmission=f"T-{n}") for n in range(300)]
-    assert receive_all(urls.app_url, events, told=told) == [Verdict.NEW] * 300
+    assert receive_all(urls.app_url, events, notified=notified) == [Verdict.NEW] * 300
     assert count_commits(urls) <= 10
     causes = [job.cause for job in staged(database)]
     assert sorted(causes) == sorted(row.id for row in stored(database))
     assert len(set(causes)) == 300
-    assert len(told) == 300
+    assert len(notified) == 300
 
 
-def test_a_repeat_is_a_duplicate_in_the_same_batch_and_in_a_later_one(urls, database):
-    told = []
+def test_repeat_is_a_duplicate_in_the_same_and_a_later_batch(urls, database):
+    notified = []
     again = [event("WH-1", transmission=f"T-{n}", body=b"same") for n in range(20)]
-    verdicts = receive_all(urls.app_url, again, told=told)
+    verdicts = receive_all(urls.app_url, again, notified=notified)
     assert sorted(verdicts) == [Verdict.DUPLICATE] * 19 + [Verdict.NEW]
     later = event("WH-1", transmission="T-other", body=b"same")
-    assert receive_all(urls.app_url, [later], told=told) == [Verdict.DUPLICATE]
-    assert len(stored(database)) == len(staged(database)) == len(told) == 1
+    assert receive_all(urls.app_url, [later], notified=notified) == [Verdict.DUPLICATE]
+    assert len(stored(database)) == len(staged(database)) == len(notified) == 1
 
 
-def test_the_same_id_from_another_source_is_another_event(urls):
+def test_same_id_from_another_source_is_another_event(urls):
     events = [event("1", source="paypal"), event("1", source="stripe")]
     assert receive_all(urls.app_url, events) == [Verdict.NEW, Verdict.NEW]
 
 
-def test_the_same_id_with_another_body_differs_and_stages_nothing(urls, database):
+def test_same_id_with_another_body_differs_and_stages_nothing(urls, database):
     assert receive_all(urls.app_url, [event("WH-1", body=b"first")]) == [Verdict.NEW]
     forged = [event("WH-1", body=b"forged"), event("WH-1", body=b"first")]
     assert receive_all(urls.app_url, forged) == [Verdict.DIFFERS, Verdict.DUPLICATE]
@@ -148,7 +148,7 @@ def test_the_same_id_with_another_body_differs_and_stages_nothing(urls, database
     assert len(staged(database)) == 1
 
 
-def test_in_one_batch_too_the_same_id_with_another_body_differs(urls, database):
+def test_same_id_with_another_body_differs_within_one_batch(urls, database):
     verdicts = receive_all(urls.app_url, [event("WH-1", body=b"a"), event("WH-1", body=b"b")])
     assert sorted(verdicts) == [Verdict.DIFFERS, Verdict.NEW]
     assert len(stored(database)) == len(staged(database)) == 1
@@ -165,13 +165,13 @@ def test_one_transmission_cannot_carry_two_events(urls, database):
     assert len(staged(database)) == 1
 
 
-def test_two_batchers_at_once_with_opposite_orders_store_everything_once(urls, database):
+def test_batchers_with_opposite_orders_store_everything_once(urls, database):
     # Given the same events in two processes, in opposite orders
     events = [event(f"WH-{n:03}", transmission=f"T-{n}") for n in range(120)]
-    told = []
+    notified = []
 
     async def main():
-        batchers = [InboxBatcher(urls.app_url, told.extend) for _ in range(2)]
+        batchers = [InboxBatcher(urls.app_url, notified.extend) for _ in range(2)]
         for batcher in batchers:
             await batcher.start()
         # When both receive them at the same time
@@ -187,7 +187,7 @@ def test_two_batchers_at_once_with_opposite_orders_store_everything_once(urls, d
     results = asyncio.run(main())
     # Then there was no deadlock, and of each pair one event is new
     assert sorted(results) == [Verdict.DUPLICATE] * 120 + [Verdict.NEW] * 120
-    assert len(stored(database)) == len(staged(database)) == len(told) == 120
+    assert len(stored(database)) == len(staged(database)) == len(notified) == 120
 
 
 def test_batch_inserts_its_keys_in_one_order_whatever_order_was_given(urls):
@@ -237,7 +237,7 @@ def test_batch_inserts_its_keys_in_one_order_whatever_order_was_given(urls):
     ],
     ids=lambda bad: bad.external_id[:12].encode("ascii", "replace").decode(),
 )
-def test_a_bad_row_does_not_take_others_with_it(urls, database, bad):
+def test_unstorable_row_does_not_affect_others(urls, database, bad):
     good = [event(f"WH-{n}") for n in range(10)]
     results = receive_all(urls.app_url, [*good[:5], bad, *good[5:]])
     assert isinstance(results[5], InboxUnavailable)
@@ -245,7 +245,7 @@ def test_a_bad_row_does_not_take_others_with_it(urls, database, bad):
     assert len(stored(database)) == len(staged(database)) == 10
 
 
-def test_bad_row_of_a_cancelled_sender_does_not_affect_others(urls):
+def test_unstorable_row_of_a_cancelled_sender_does_not_affect_others(urls):
     async def work(batcher):
         gone = asyncio.create_task(batcher.receive(event("x" * 201)))
         others = [asyncio.create_task(batcher.receive(event(f"WH-{n}"))) for n in range(3)]
@@ -305,7 +305,7 @@ def execute(url, statement):
         connection.execute(statement)
 
 
-def test_a_stopped_inbox_leaves_no_sender_waiting(urls):
+def test_stopped_inbox_answers_every_waiting_sender(urls):
     # Given a locked inbox table, so that a batch is under way
     with psycopg.connect(driver_url(urls.owner_url)) as owner:
         owner.execute("LOCK TABLE inbox")

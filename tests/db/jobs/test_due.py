@@ -75,7 +75,7 @@ def test_job_taken_for_ever_does_not_overflow_its_counter(database):
     assert row(database, job_id).rings == 1000
 
 
-def test_job_that_another_worker_runs_is_passed_by(database):
+def test_job_that_another_worker_runs_is_skipped(database):
     running, free = stage(database), stage(database)
     with holding(database, lambda s: jobs.claim(s, running, worker="a", lease_seconds=0)):
         assert take(database) == [free]

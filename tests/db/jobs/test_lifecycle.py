@@ -43,7 +43,7 @@ def test_staged_job_keeps_its_arguments_and_its_cause(database):
     assert (job.attempt, job.failures, job.rings, job.done_at) == (0, 0, 0, None)
 
 
-def test_a_job_without_a_cause_gets_a_correlation_id_of_its_own(database):
+def test_job_without_a_cause_gets_a_correlation_id_of_its_own(database):
     one, other = (row(database, stage(database)).correlation_id for _ in range(2))
     assert one.startswith("cor_")
     assert one != other
@@ -124,21 +124,21 @@ def test_claim_refuses_done_dead_leased_not_due_and_unknown_jobs(database):
         assert claim(database, job_id) is None
 
 
-def test_a_claim_passes_by_a_locked_row_without_waiting(database):
+def test_claim_skips_a_locked_row_without_waiting(database):
     job_id = stage(database)
     with holding(database, lambda s: jobs.claim(s, job_id, worker="a", lease_seconds=0)):
         assert claim(database, job_id, worker="b") is None
     assert claim(database, job_id, worker="b") is not None
 
 
-def test_of_many_claims_at_once_one_has_the_job(database):
+def test_one_of_many_concurrent_claims_gets_the_job(database):
     job_id = stage(database)
     found = at_once([lambda n=n: claim(database, job_id, worker=str(n)) for n in range(16)])
     assert sum(one is not None for one in found) == 1
     assert row(database, job_id).attempt == 1
 
 
-def test_an_abandoned_lease_counts_as_a_failure_of_the_policy(database):
+def test_abandoned_lease_counts_as_a_failure_of_the_policy(database):
     job_id = stage(database)
     claim(database, job_id, worker="dies")
     abandon(database, job_id)
@@ -213,7 +213,7 @@ def test_locked_job_is_not_claimed_until_the_transaction_ends(database):
         assert claim(database, job_id, worker="b") is None
 
 
-def test_a_refusal_ends_the_job_with_its_reason(database):
+def test_refusal_ends_the_job_with_its_reason(database):
     job_id = stage(database)
     assert finish(database, claim(database, job_id), outcome="refused", error="NO: because")
     job = row(database, job_id)
@@ -221,7 +221,7 @@ def test_a_refusal_ends_the_job_with_its_reason(database):
     assert attempts(database, job_id) == [(1, "w", "refused", "NO: because")]
 
 
-def test_a_failure_waits_for_its_retry_and_uses_one_of_the_policy(database):
+def test_failure_waits_for_its_retry_and_uses_one_of_the_policy(database):
     job_id = stage(database)
     assert fail(database, claim(database, job_id), retry=WAIT)
     job = row(database, job_id)
@@ -230,7 +230,7 @@ def test_a_failure_waits_for_its_retry_and_uses_one_of_the_policy(database):
     assert 30 < seconds_until(database, job_id, "ring_at") <= WAIT
 
 
-def test_a_postponement_uses_no_failure(database):
+def test_postponement_uses_no_failure(database):
     job_id = stage(database)
     assert postpone(database, claim(database, job_id))
     job = row(database, job_id)
@@ -238,7 +238,7 @@ def test_a_postponement_uses_no_failure(database):
     assert 30 < seconds_until(database, job_id, "due_at") <= WAIT
 
 
-def test_an_error_with_nul_or_without_end_is_kept_as_far_as_it_can_be(database):
+def test_error_is_stored_without_nul_and_cut_to_its_limit(database):
     job_id = stage(database)
     claimed = claim(database, job_id)
     database.run(

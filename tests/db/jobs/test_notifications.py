@@ -106,7 +106,7 @@ def test_failed_notification_is_repeated_in_a_second(database):
     job_id = stage(database)
     change(database, job_id, "ring_at = clock_timestamp()")
     notify_due(database)
-    database.run(lambda session: notifications.unring(session, [job_id]))
+    database.run(lambda session: notifications.retry_notifications(session, [job_id]))
     assert row(database, job_id).rings == 0
     assert 0 < seconds_until(database, job_id, "ring_at") <= 1
 
@@ -116,7 +116,7 @@ def test_failed_notification_changes_no_done_or_leased_job(database):
     finish(database, claim(database, done))
     claim(database, leased)
     before = row(database, leased).ring_at
-    database.run(lambda session: notifications.unring(session, [done, leased]))
+    database.run(lambda session: notifications.retry_notifications(session, [done, leased]))
     assert row(database, done).ring_at is None
     assert row(database, leased).ring_at == before
 
@@ -157,7 +157,7 @@ def test_repeated_notification_does_not_wait_for_a_running_job(database):
             )
             == 1
         )
-        database.run(lambda s: (hurried(s), notifications.unring(s, [running])))
+        database.run(lambda s: (hurried(s), notifications.retry_notifications(s, [running])))
     # Then the other job is notified
     assert notify_due(database) == [notified]
 
@@ -172,7 +172,7 @@ def test_notification_is_due_when_it_is_further_ahead_than_any(emptied):
         "lease_until = NULL, due_at = clock_timestamp() + interval '1 hour',"
         " ring_at = clock_timestamp() + interval '1 hour'",
     )
-    emptied.run(notifications.ring_set_back)
+    emptied.run(notifications.pull_notifications_back)
     assert notify_due(emptied) == [retry]
     assert seconds_until(emptied, later, "ring_at") > 7_000
 
@@ -191,7 +191,7 @@ def test_job_is_due_when_it_was_staged_at_an_instant_later_than_now(emptied):
     assert claim(emptied, at_once) is None
     # When the relay looks for due times set too far ahead, Then the first is due and the other
     # waits
-    emptied.run(notifications.ring_set_back)
+    emptied.run(notifications.pull_notifications_back)
     assert notify_due(emptied) == [at_once]
     assert claim(emptied, at_once) is not None
     assert claim(emptied, later) is None

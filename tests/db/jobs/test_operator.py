@@ -22,7 +22,7 @@ def run_now(database, job_id):
 
 
 @pytest.fixture
-def told(shared):
+def notified(shared):
     """The jobs that `after_commit` received."""
     heard: list[Staged] = []
     shared.after_commit = heard.extend
@@ -30,18 +30,18 @@ def told(shared):
     shared.after_commit = None
 
 
-def test_buried_job_is_not_notified_until_redriven_with_all_its_attempts(shared, told):
+def test_buried_job_is_not_notified_until_redriven_with_all_its_attempts(shared, notified):
     job_id = stage(shared)
     fail(shared, claim(shared, job_id), retry=0)
     fail(shared, claim(shared, job_id), retry=None)
     job = row(shared, job_id)
     assert (job.failures, job.ring_at, job.done_at) == (2, None, None)
     assert job.dead_at is not None
-    told.clear()
+    notified.clear()
     # When an operator redrives the job
     assert redrive(shared, job_id) is True
     # Then it is notified at once, can be claimed, and its attempt numbers continue to rise
-    assert told == [Staged(job_id, "work", "safety")]
+    assert notified == [Staged(job_id, "work", "safety")]
     again = claim(shared, job_id)
     assert (again.attempt, again.failures) == (3, 0)
 
@@ -56,7 +56,7 @@ def test_redrive_and_discard_refuse_a_job_that_is_open_or_done(shared):
     assert row(shared, job_id).outcome == "done"
 
 
-def test_a_refused_job_is_redriven_and_not_discarded(shared):
+def test_refused_job_is_redriven_and_not_discarded(shared):
     job_id = stage(shared)
     finish(shared, claim(shared, job_id), outcome="refused", error="NO")
     assert not discard(shared, job_id)
@@ -74,17 +74,17 @@ def test_discarded_job_keeps_its_last_error_and_cannot_be_run_again(shared):
     assert not run_now(shared, job_id)
 
 
-def test_waiting_job_is_notified_at_once_by_run_now_and_keeps_its_failures(shared, told):
+def test_waiting_job_is_notified_at_once_by_run_now_and_keeps_its_failures(shared, notified):
     job_id = stage(shared)
     fail(shared, claim(shared, job_id), retry=WAIT)
     assert claim(shared, job_id) is None
-    told.clear()
+    notified.clear()
     assert run_now(shared, job_id)
-    assert told == [Staged(job_id, "work", "safety")]
+    assert notified == [Staged(job_id, "work", "safety")]
     assert claim(shared, job_id).failures == 1
 
 
-def test_a_postponed_or_abandoned_job_can_be_run_now(shared):
+def test_postponed_or_abandoned_job_can_be_run_now(shared):
     postponed = stage(shared)
     postpone(shared, claim(shared, postponed))
     assert run_now(shared, postponed)
@@ -105,7 +105,7 @@ def test_leased_job_is_not_run_now_a_second_time(shared):
     assert finish(shared, claimed)
 
 
-def test_a_job_that_is_over_or_dead_is_not_run_now(shared):
+def test_job_that_is_over_or_dead_is_not_run_now(shared):
     done, dead = stage(shared), stage(shared)
     finish(shared, claim(shared, done))
     fail(shared, claim(shared, dead), retry=None)

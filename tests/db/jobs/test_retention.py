@@ -57,7 +57,7 @@ def bodies(database):
     return database.run(lambda s: {one.id: one.body for one in s.query(InboxEvent)})
 
 
-def test_jobs_that_are_over_go_with_their_attempts(emptied):
+def test_old_finished_jobs_are_deleted_with_their_attempts(emptied):
     for outcome in ("done", "refused"):
         done(emptied, outcome)
     discarded = stage(emptied)
@@ -93,7 +93,7 @@ def test_job_that_ended_later_is_kept(emptied):
     assert row(emptied, young).done_at > before
 
 
-def test_a_batch_is_bounded_and_takes_the_oldest_first(emptied):
+def test_batch_is_bounded_and_takes_the_oldest_first(emptied):
     ids = [done(emptied) for _ in range(5)]
     assert prune(emptied, limit=2) == 2
     assert left(emptied) == sorted(ids)[2:]
@@ -111,7 +111,7 @@ def test_pruning_skips_locked_jobs_and_takes_the_rest(emptied):
     assert over not in left(emptied)
 
 
-def test_several_prune_at_once_and_each_row_goes_once(emptied):
+def test_concurrent_pruning_deletes_each_row_once(emptied):
     for _ in range(40):
         done(emptied)
     before = emptied.now() + timedelta(hours=1)
@@ -125,7 +125,7 @@ def test_several_prune_at_once_and_each_row_goes_once(emptied):
     assert sum(counts) == 40
 
 
-def test_a_handled_events_body_goes_and_its_row_stays(emptied):
+def test_handled_events_body_is_deleted_and_its_row_stays(emptied):
     event(emptied, "evt_a")
     event(emptied, "evt_b", handled=False)
     # An event's ID begins with its creation time; these IDs are newer than the limit
@@ -138,13 +138,13 @@ def test_a_handled_events_body_goes_and_its_row_stays(emptied):
     assert prune_bodies(emptied) == 0
 
 
-def test_a_body_is_kept_until_its_time_is_over(emptied):
+def test_body_is_kept_until_its_retention_ends(emptied):
     kept = event(emptied, "evt_00a")
     assert prune_bodies(emptied, after=timedelta(hours=-1)) == 0
     assert bodies(emptied)[kept] == b"body"
 
 
-def test_bodies_go_in_bounded_batches(emptied):
+def test_bodies_are_deleted_in_bounded_batches(emptied):
     for number in range(3):
         event(emptied, f"evt_00{number}")
     assert [prune_bodies(emptied, limit=2) for _ in range(3)] == [2, 1, 0]

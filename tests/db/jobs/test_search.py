@@ -90,7 +90,7 @@ def test_every_filter_returns_only_matching_jobs(emptied, one_of_each):
     assert len(found(emptied, since=since, queue="safety")) == len(STATES)
 
 
-def test_a_time_range_holds_its_beginning_and_not_its_end(emptied):
+def test_time_range_includes_its_start_and_not_its_end(emptied):
     first, second = stage(emptied), stage(emptied)
     instants = {
         job_id: emptied.run(lambda s, one=job_id: s.get_one(Job, one).staged_at)
@@ -101,7 +101,7 @@ def test_a_time_range_holds_its_beginning_and_not_its_end(emptied):
     assert found(emptied, since=instants[first], until=instants[second]) == [first]
 
 
-def test_an_organizations_jobs_are_found_by_it_alone(emptied):
+def test_organizations_jobs_are_found_by_it_alone(emptied):
     def work(session):
         return [
             staging.insert(session, name="n", queue="safety", kwargs={}, organization_id=one)

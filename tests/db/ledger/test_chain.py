@@ -18,11 +18,11 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 def chained(previous: bytes, *fields: object) -> bytes:
     """Compute an entry's hash as the documentation describes it, without SQL."""
-    told = b""
+    content = b""
     for field in fields:
         raw = str(field).encode()
-        told += len(raw).to_bytes(4, "big") + raw
-    return hashlib.sha256(previous + told).digest()
+        content += len(raw).to_bytes(4, "big") + raw
+    return hashlib.sha256(previous + content).digest()
 
 
 def hash_of(entry: WalletEntry, previous: bytes) -> bytes:
@@ -46,7 +46,7 @@ def hash_of(entry: WalletEntry, previous: bytes) -> bytes:
 VECTOR = "96bc93c610adc3824aac62563d7dda6fa8b5fc8b7e6d6cd4dce3299b9a363a0a"
 
 
-def test_a_fixed_vector_has_the_same_hash_in_python_and_in_sql(owner):
+def test_fixed_vector_has_the_same_hash_in_python_and_sql(owner):
     fields = ("org_1", "1", "topup", "credit", "5000000", "5000000", "0", "topup_clearing")
     fields = (*fields, "k:1", "é: naïve", "1767323045678901")
     previous = bytes(32)
@@ -56,7 +56,7 @@ def test_a_fixed_vector_has_the_same_hash_in_python_and_in_sql(owner):
     assert found.hex() == chained(previous, *fields).hex() == VECTOR
 
 
-def test_field_cannot_lend_bytes_to_its_neighbour(owner):
+def test_bytes_cannot_move_between_fields_without_another_hash(owner):
     one, other = (
         owner.execute("SELECT ledger_hash('', VARIADIC %s::text[])", (fields,)).fetchone()
         for fields in (["ab", "c"], ["a", "bc"])
@@ -102,7 +102,7 @@ def test_chain_recomputed_in_python_equals_the_stored_one(shared, org):
 @pytest.mark.parametrize(
     "column", ["kind", "amount_micros", "balance_after_micros", "note", "operation_key"]
 )
-def test_a_changed_field_breaks_the_chain(shared, org, column):
+def test_changed_field_breaks_the_chain(shared, org, column):
     entry = shared.run(lambda session: session.get_one(WalletEntry, (org, 1)))
     assert hash_of(entry, entry.previous_hash) == entry.hash
     setattr(entry, column, 999)

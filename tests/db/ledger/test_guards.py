@@ -120,14 +120,14 @@ AS_APP = {
 
 
 @pytest.mark.parametrize("name", AS_APP)
-def test_the_serving_role_may_not(app, owner, org, name):
+def test_serving_role_cannot_write_the_ledger(app, owner, org, name):
     before = state(owner, org)
     with pytest.raises(errors.InsufficientPrivilege):
         app.execute(AS_APP[name], {"org": org})
     assert state(owner, org) == before
 
 
-def test_the_serving_role_may_execute_these_functions_and_no_others(app):
+def test_serving_role_may_execute_only_the_listed_functions(app):
     rows = app.execute(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         " AND has_function_privilege(oid, 'EXECUTE')"
@@ -164,7 +164,7 @@ def test_the_serving_role_may_execute_these_functions_and_no_others(app):
     ]
 
 
-def test_every_function_that_acts_as_the_owner_has_a_fixed_search_path(owner):
+def test_every_security_definer_function_has_a_fixed_search_path(owner):
     rows = owner.execute(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         " AND NOT coalesce(proconfig @> ARRAY['search_path=public, pg_temp'], false)"
@@ -184,7 +184,7 @@ def test_temporary_table_does_not_replace_the_ledgers(app, org):
     assert outcome == ("INSUFFICIENT_FUNDS",)
 
 
-def test_the_readonly_role_reads_and_cannot_write_anything(owner, org):
+def test_readonly_role_reads_and_cannot_write_anything(owner, org):
     with owner.transaction(force_rollback=True):
         owner.execute("SET LOCAL ROLE holdfast_readonly")
         assert owner.execute("SELECT count(*) FROM wallets").fetchone()[0] > 0
@@ -195,7 +195,7 @@ def test_the_readonly_role_reads_and_cannot_write_anything(owner, org):
 
 
 @pytest.mark.parametrize("kind", ["topup", "dispute", "refund", "call", "", None])
-def test_a_debit_of_a_kind_that_means_something_else_is_refused(app, owner, org, kind):
+def test_debit_of_a_reserved_kind_is_refused(app, owner, org, kind):
     before = state(owner, org)
     outcome = app.execute(
         "SELECT (wallet_debit(%s, 'k', 1, 'USD', %s, 'messages', '', now())).outcome", (org, kind)
@@ -233,7 +233,7 @@ def test_missing_or_out_of_bounds_argument_is_refused_with_a_code(app, owner, or
 # These tests run as superuser: the structure itself refuses.
 
 
-def test_a_conflict_of_numbers_never_swallows_a_low_balances_alert(owner, org):
+def test_debit_fails_when_its_low_balance_alert_cannot_be_written(owner, org):
     with owner.transaction(force_rollback=True):
         # Given a threshold, and an alert that already has the next number
         owner.execute(
@@ -253,7 +253,7 @@ def test_a_conflict_of_numbers_never_swallows_a_low_balances_alert(owner, org):
             )
 
 
-def test_crossings_cannot_be_set_where_counting_one_more_would_overflow(owner, org):
+def test_number_of_crossings_cannot_overflow(owner, org):
     with pytest.raises(errors.CheckViolation):
         owner.execute(
             "INSERT INTO top_up_settings (organization_id, enabled, provider, payment_method,"
@@ -289,7 +289,7 @@ def test_superuser_cannot_set_a_wallet_back_to_an_older_entry(owner, org):
     assert state(owner, org) == before
 
 
-def test_a_store_that_was_read_before_anothers_commit_is_refused(owner, shared_urls, org):
+def test_write_based_on_an_outdated_read_is_refused(owner, shared_urls, org):
     # Given a connection that read the wallet without its lock
     read = owner.execute(
         "SELECT entry_no, balance_micros, owed_micros FROM wallets WHERE organization_id = %s",
@@ -329,7 +329,7 @@ def test_even_a_superuser_may_not_remove_a_wallet(owner, org, statement):
     assert state(owner, org) == before
 
 
-def test_the_loss_of_the_newest_entry_is_refused_even_with_the_trigger_off(owner, org):
+def test_newest_entry_cannot_be_lost_with_the_trigger_disabled(owner, org):
     with owner.transaction(force_rollback=True):
         owner.execute("ALTER TABLE wallet_entries DISABLE TRIGGER wallet_entries_append_only")
         with pytest.raises(errors.ForeignKeyViolation):
@@ -355,7 +355,7 @@ def append(owner, org, amount, *, direction="debit", debt_limit=None):
         )
 
 
-def test_a_negative_balance_is_refused_beyond_the_approved_debt_limit(owner, org):
+def test_negative_balance_is_refused_beyond_the_approved_debt_limit(owner, org):
     with pytest.raises(errors.CheckViolation):
         append(owner, org, 101)
     with pytest.raises(errors.CheckViolation):
@@ -364,19 +364,19 @@ def test_a_negative_balance_is_refused_beyond_the_approved_debt_limit(owner, org
     assert state(owner, org)[0][0][2] == -30
 
 
-def test_money_that_is_held_cannot_be_taken_either(owner, org):
+def test_held_money_cannot_be_debited(owner, org):
     owner.execute("UPDATE wallets SET held_micros = 60 WHERE organization_id = %s", (org,))
     with pytest.raises(errors.CheckViolation):
         append(owner, org, 41)
     append(owner, org, 40)
 
 
-def test_a_balance_has_bounds_well_inside_bigint(owner, org):
+def test_balance_is_bounded_within_bigint(owner, org):
     with pytest.raises(errors.CheckViolation):
         append(owner, org, 10**15 + 1, direction="credit")
 
 
-def test_an_entry_that_does_not_add_up_is_refused(owner, org):
+def test_entry_with_a_wrong_sum_is_refused(owner, org):
     insert = (
         "INSERT INTO wallet_entries SELECT organization_id, entry_no + {no}, kind, {direction},"
         " amount_micros, balance_before_micros, balance_after_micros + {more}, owed_after_micros,"
@@ -403,7 +403,7 @@ def test_two_entries_cannot_share_a_number(owner, org):
         )
 
 
-def test_an_organization_has_one_wallet_in_one_currency(owner, shared, org):
+def test_organization_has_one_wallet_in_one_currency(owner, shared, org):
     with pytest.raises(errors.UniqueViolation):
         owner.execute(
             "INSERT INTO wallets SELECT organization_id, 'EUR', balance_micros, held_micros,"

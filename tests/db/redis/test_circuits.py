@@ -46,7 +46,7 @@ def fail_once(url: str) -> None:
         call(circuits(client), BULK, "failed")
 
 
-def test_failures_that_several_processes_saw_open_one_circuit_for_all(urls, fleet):
+def test_failures_in_several_processes_open_one_shared_circuit(urls, fleet):
     # Given two failures, each seen by a different process
     context = multiprocessing.get_context("spawn")
     for _ in range(2):
@@ -62,7 +62,7 @@ def test_failures_that_several_processes_saw_open_one_circuit_for_all(urls, flee
     assert POLICY.open_seconds - 1 < caught.value.delay_seconds
 
 
-def test_failures_among_too_many_answers_open_nothing(fleet):
+def test_failures_among_enough_successes_do_not_open_the_circuit(fleet):
     # Given one failure in every three calls, for eighteen calls
     for _ in range(6):
         call(fleet, BULK, "failed")
@@ -84,7 +84,7 @@ def test_failures_older_than_the_window_do_not_count(fleet, redis_client):
         fleet.enter(BULK, 1.0)
 
 
-def test_a_circuit_belongs_to_one_provider_and_one_class(fleet):
+def test_circuit_belongs_to_one_provider_and_one_class(fleet):
     # Given failures of bulk calls
     open_circuit(fleet, BULK)
     # Then neither safety nor money calls nor another provider are held back
@@ -92,7 +92,7 @@ def test_a_circuit_belongs_to_one_provider_and_one_class(fleet):
         fleet.enter(route, 1.0)
 
 
-def test_safety_calls_go_out_whatever_happened(fleet, redis_client):
+def test_safety_calls_are_always_sent(fleet, redis_client):
     # Given an open circuit for safety calls, and an account that is held back
     open_circuit(fleet, SAFETY)
     fleet.leave(SAFETY, "", "answered", 60)
@@ -103,7 +103,7 @@ def test_safety_calls_go_out_whatever_happened(fleet, redis_client):
     assert waits == [0.0] * 50
 
 
-def test_one_trial_goes_out_of_the_whole_fleet(urls, fleet, redis_client):
+def test_one_trial_is_sent_by_the_whole_fleet(urls, fleet, redis_client):
     # Given an open circuit whose wait is over
     open_circuit(fleet, MONEY)
     wait_is_over(redis_client, MONEY)
@@ -126,7 +126,7 @@ def test_one_trial_goes_out_of_the_whole_fleet(urls, fleet, redis_client):
     assert len([one for one in said if "being tried" in one]) == 11
 
 
-def test_a_trial_that_is_answered_closes_the_circuit(fleet, redis_client):
+def test_trial_that_is_answered_closes_the_circuit(fleet, redis_client):
     open_circuit(fleet, BULK)
     wait_is_over(redis_client, BULK)
     assert call(fleet, BULK, "answered")
@@ -166,14 +166,14 @@ def test_trial_of_a_dead_worker_is_given_to_another_call(fleet, redis_client):
     assert not redis_client.exists(circuit_key(BULK))
 
 
-def test_a_trial_that_was_cut_off_leaves_its_place_to_the_next(fleet, redis_client):
+def test_interrupted_trial_is_given_to_the_next_call(fleet, redis_client):
     open_circuit(fleet, BULK)
     wait_is_over(redis_client, BULK)
     first = call(fleet, BULK, "unknown")
     assert fleet.enter(BULK, 1.0)[1] not in ("", first)
 
 
-def test_a_call_begun_before_it_opened_neither_closes_nor_prolongs_it(fleet, redis_client):
+def test_call_begun_before_the_opening_does_not_change_the_circuit(fleet, redis_client):
     # Given two calls under way when the circuit opens
     slow = [fleet.enter(BULK, 1.0)[1] for _ in range(2)]
     open_circuit(fleet, BULK)
@@ -199,7 +199,7 @@ def test_safety_call_closes_its_circuit_and_extends_it_only_after_the_wait(fleet
     assert not redis_client.exists(circuit_key(SAFETY))
 
 
-def test_a_wait_longer_than_any_could_be_is_cut(fleet, redis_client):
+def test_wait_is_cut_at_its_maximum(fleet, redis_client):
     # Given a Redis that took over, with an earlier clock
     open_circuit(fleet, BULK)
     redis_client.hset(circuit_key(BULK), "open_until", 10**14)
@@ -234,7 +234,7 @@ def test_calls_are_spaced_by_the_accounts_rate(redis_client):
     assert len({round(wait) for wait in waits}) > 15
 
 
-def test_a_place_too_far_off_is_not_taken(redis_client):
+def test_call_is_postponed_when_the_rate_limit_is_too_far_ahead(redis_client):
     # Given a rate that is used up
     fleet = circuits(redis_client, per_second=0.1)
     assert fleet.enter(BULK, 1.0)[0] == 0.0
@@ -245,7 +245,7 @@ def test_a_place_too_far_off_is_not_taken(redis_client):
     assert caught.value.delay_seconds < 16
 
 
-def test_each_account_and_each_class_has_a_rate_of_its_own(redis_client):
+def test_each_account_and_class_has_its_own_rate(redis_client):
     fleet = circuits(redis_client, per_second=1)
     with pytest.raises(HeldBack):
         for _ in range(5):
@@ -254,7 +254,7 @@ def test_each_account_and_each_class_has_a_rate_of_its_own(redis_client):
         assert fleet.enter(route, 0.5)[0] == 0.0
 
 
-def test_a_hold_keeps_the_account_back_in_its_class_and_less_urgent_ones(urls, fleet, redis_client):
+def test_hold_keeps_the_account_back_in_its_class_and_less_urgent_ones(urls, fleet, redis_client):
     # Given a provider that asked a money call to wait
     call(fleet, MONEY, "answered", hold_seconds=20)
     # Then the whole fleet waits, in this class and in bulk, for that account only
@@ -271,7 +271,7 @@ def test_a_hold_keeps_the_account_back_in_its_class_and_less_urgent_ones(urls, f
     assert fleet.enter(MONEY, 1.0)[0] == 0.0
 
 
-def test_a_shorter_hold_does_not_end_a_longer_one(fleet):
+def test_shorter_hold_does_not_end_a_longer_one(fleet):
     call(fleet, BULK, "answered", hold_seconds=40)
     fleet.leave(BULK, "", "answered", 1)
     with pytest.raises(HeldBack) as caught:
@@ -297,7 +297,7 @@ def away() -> Circuits:
     return circuits(connect("unix:///nowhere/valkey.sock?db=0", timeout_seconds=0.2))
 
 
-def test_while_redis_is_away_bulk_waits_and_safety_and_money_go_on():
+def test_safety_and_money_calls_go_on_while_redis_is_away():
     fleet = away()
     for _ in range(3):
         for route in (SAFETY, MONEY):

@@ -77,10 +77,10 @@ def check(database, process_id):
     """Check now, whenever the last check was, and return the open alerts."""
     sql(database, "UPDATE processes SET checked_at = NULL")
     database.run(lambda session: process_faults.check(session, process_id))
-    return standing(database)
+    return open_alerts(database)
 
 
-def standing(database):
+def open_alerts(database):
     alerts = database.run(list_alerts)
     return sorted((alert.kind, alert.subject) for alert in alerts)
 
@@ -160,7 +160,7 @@ def test_check_raises_each_fault_once_and_clears_it_when_gone(database, healthy)
 
 
 @pytest.mark.parametrize("kind", ["cleared", "organization"])
-def test_only_a_standing_alert_of_the_system_lowers_the_limit(database, healthy, kind):
+def test_only_an_open_alert_of_the_system_lowers_the_limit(database, healthy, kind):
     # Given an alert that is cleared, or that belongs to an organization
     organization_id = make_organization(database) if kind == "organization" else None
     sql(
@@ -171,7 +171,7 @@ def test_only_a_standing_alert_of_the_system_lowers_the_limit(database, healthy,
     )
     if kind == "cleared":
         sql(database, "UPDATE alerts SET cleared_at = now()")
-    before = standing(database)
+    before = open_alerts(database)
     # When a safety job is less late than the limit for an alert, Then none is raised
     stage(database, late=3)
     assert check(database, healthy) == before

@@ -229,14 +229,14 @@ class Line:
         duration_ms = None if seconds is None else round(seconds * 1000)
         return self.hear(call, "ended", now, final=True, duration_ms=duration_ms, **more)
 
-    def look(self, call: Call, status: str, now: datetime = T0, **changes: Any) -> None:
+    def refresh(self, call: Call, status: str, now: datetime = T0, **changes: Any) -> None:
         """Apply a refresh of the call."""
         found = self.facts(call, status, **changes)
         self.do(lambda s: status_updates.apply_refresh(s, self.id, call.id, found, now))
 
     # Actions
 
-    def tick(self, now: datetime) -> ticks.Ticked:
+    def tick(self, now: datetime) -> ticks.TickResult:
         return self.do(lambda session: ticks.tick(session, self.id, now))
 
     def decide(self, call_id: str, now: datetime = T0) -> bool:

@@ -15,7 +15,7 @@ from domain.calls.rates import Rate, remove_rate
 from domain.calls.settings import Terms
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.support import CENT, RATE, Line, after
-from tests.domain.support import ANN, T0, debit, later, tell
+from tests.domain.support import ANN, T0, debit, later, report_subscription
 from tests.domain.wallet.hold_support import everything
 from tests.support.world import make_organization
 
@@ -51,7 +51,7 @@ def test_admitted_call_holds_its_first_step_and_is_capped_by_available(line):
 @pytest.mark.parametrize(
     ("cents", "longest"), [(9, None), (9.99, None), (10, 10), (10.01, 10), (11, 11)]
 )
-def test_ten_seconds_money_is_the_least(shared, org, cents, longest):
+def test_call_is_admitted_with_money_for_exactly_ten_seconds(shared, org, cents, longest):
     line = Line(shared, org, cents=0)
     line.pay(20)
     debit(shared, org, round((20 - cents) * CENT))
@@ -65,7 +65,7 @@ def test_ten_seconds_money_is_the_least(shared, org, cents, longest):
 
 
 @pytest.mark.parametrize(("margin", "least"), [(5, 10), (7, 10), (8, 11), (20, 23), (60, 63)])
-def test_less_than_it_takes_to_end_it_in_time_is_too_little(shared, org, margin, least):
+def test_call_is_refused_when_it_could_not_be_ended_in_time(shared, org, margin, least):
     # Given the margin within which a call ends after the order, and the tick's lead
     line = Line(shared, org, cents=least - 1)
     line.terms(margin_seconds=margin, warn_before_seconds=0)
@@ -91,7 +91,7 @@ def test_whole_minutes_are_capped_at_whole_minutes(line):
     assert line.cents() == (100, 60, 0)
 
 
-def test_a_minimum_that_cannot_be_paid_refuses(line):
+def test_call_is_refused_when_its_minimum_cannot_be_paid(line):
     line.rate(Rate(60 * CENT, 1, 101 * CENT))
     assert line.admit().refusal == "INSUFFICIENT_FUNDS"
     line.rate(Rate(60 * CENT, 1, 100 * CENT))
@@ -112,7 +112,7 @@ def test_admission_does_not_use_the_debt_limit(line, shared):
     assert line.admit().refusal == "INSUFFICIENT_FUNDS"
 
 
-def test_terms_cap_and_step(line):
+def test_terms_set_the_cap_and_the_first_step(line):
     line.pay(1_000_000)
     line.terms(max_duration_seconds=25, step_seconds=60)
     made = line.admit()
@@ -148,7 +148,7 @@ def reported(line):
     from db.models import Subscription
 
     (one,) = line.do(lambda s: s.query(Subscription).filter_by(organization_id=line.id).all())
-    tell(line.database, one.external_id, closing=True)
+    report_subscription(line.database, one.external_id, closing=True)
 
 
 def without_rate(line):
@@ -298,7 +298,7 @@ def test_the_same_call_many_times_at_once_is_one_call_and_one_hold(line):
     assert line.cents() == (100, 60, 0)
 
 
-def test_many_calls_at_once_never_hold_more_than_there_is(line):
+def test_concurrent_admissions_never_hold_more_than_available(line):
     answers = at_once([patiently(line.admit) for _ in range(12)])
     assert sorted(one.max_duration_seconds for one in answers if one.refusal is None) == [40, 100]
     assert line.cents() == (100, 100, 0)

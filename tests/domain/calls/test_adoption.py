@@ -11,7 +11,7 @@ from domain.calls.admission import withdraw
 from domain.calls.entry_points import EntryPointKind
 from domain.calls.rates import Rate, remove_rate
 from domain.calls.reconcile import expire_unreported
-from domain.calls.tick import Ticked
+from domain.calls.tick import TickResult
 from domain.wallet import holds
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, RATE, Line, unknown_alerts
@@ -40,8 +40,8 @@ def test_adopted_call_is_held_for_and_metered_from_its_start(line):
     assert line.hold(call.id).reserved_micros == 60 * CENT
     assert line.timeline(call.id) == ["reserved", "adopted", "in_progress"]
     # And it continues like any other call
-    assert line.tick(later(100)) == Ticked()
-    assert line.tick(later(113)) == Ticked(extended=1)
+    assert line.tick(later(100)) == TickResult()
+    assert line.tick(later(113)) == TickResult(extended=1)
     line.report(call, 70, later(130))
     assert line.cents() == (30, 0, 0)
 
@@ -248,7 +248,7 @@ def test_a_call_that_was_given_up_and_talks_goes_on_and_is_charged(line, how):
     assert (call.settled_at, call.metered_from) == (None, later(940))
     assert line.timeline()[-1] == "merged"
     assert line.timeline(call.id) == ["reserved", "held_again", "in_progress"]
-    assert line.tick(later(940)) == Ticked()
+    assert line.tick(later(940)) == TickResult()
     line.report(call, 8, later(950))
     assert line.cents() == (92, 0, 0)
     assert line.call(call.id).settled_by == "report"

@@ -327,7 +327,7 @@ class Story:
     """What happens to a call, and the billing states that it is in."""
 
     path: str
-    tell: Callable[[Observed], str | None]
+    play: Callable[[Observed], str | None]
 
     @property
     def states(self) -> list[CallBillingState]:
@@ -382,7 +382,7 @@ def line(shared, org):
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda one: one.path.replace(" ", "-"))
 def test_call_goes_through_the_states_of_its_story(line, story):
-    call_id = story.tell(line) or "c1"
+    call_id = story.play(line) or "c1"
     assert line.paths[call_id] == story.states
 
 

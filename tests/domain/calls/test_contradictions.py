@@ -12,7 +12,7 @@ from domain.calls.admission import withdraw
 from domain.calls.entry_points import EntryPointKind
 from domain.calls.reconcile import ABSENT_SECONDS, expire_unreported
 from domain.calls.settlement import CallSettled, NotSettled
-from domain.calls.tick import Ticked
+from domain.calls.tick import TickResult
 from tests.domain.calls.support import CENT, OVER, Line, absent, execute
 from tests.domain.support import forget_jobs, later
 from tests.support.world import make_organization
@@ -20,7 +20,7 @@ from tests.support.world import make_organization
 # Which wallet pays
 
 
-def test_ids_sent_by_a_stranger_do_not_charge_another_organization(line, other):
+def test_ids_of_an_unverified_sender_charge_no_other_organization(line, other):
     # Given a reserved call, and a stranger that calls another organization's number and sends the
     # reserved call's IDs
     line.reserve("c1", provider=None)
@@ -82,7 +82,7 @@ def test_debt_limit_used_by_a_call_that_is_over_is_not_lent_again(line):
     )
     # Then it gets nothing of what the first has used, and no outstanding amount arises
     assert remaining == 7
-    assert line.tick(now) == Ticked(ended=1)
+    assert line.tick(now) == TickResult(ended=1)
     assert line.call("c2").debt_micros == 0
     line.report(line.call(first), 115, later(160))
     line.report(line.call("c2"), 40, later(161))
@@ -174,7 +174,7 @@ def test_call_unknown_to_the_provider_is_not_extended_and_expires(line):
     call_id = line.let_in()
     absent(line, later(ABSENT_SECONDS), call_id)
     # Then its hold is not extended any more, so that it expires
-    assert line.tick(later(ABSENT_SECONDS)) == Ticked()
+    assert line.tick(later(ABSENT_SECONDS)) == TickResult()
     assert line.hold(call_id).extensions == 0
     absent(line, later(60 + 900), call_id)
     assert line.cents() == (100, 0, 0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from domain.calls.metering import Metered, share_out
 from domain.calls.rates import Rate
 from domain.calls.settings import Terms
-from domain.calls.tick import Ticked, due_organizations
+from domain.calls.tick import TickResult, due_organizations
 from tests.domain.calls.support import CENT, RATE
 from tests.domain.support import later
 from tests.domain.wallet.hold_support import set_limit
@@ -35,7 +35,7 @@ def test_lowering_a_debt_limit_ends_a_call_that_lives_on_lent_credit(line):
     assert set_limit(line.database, line.id, 0, now=later(104)).ok
     # Then its tick is due at once, takes back 0.56 and ends it
     assert line.id in line.do(lambda s: due_organizations(s, later(104), 1_000))
-    assert line.tick(later(104)) == Ticked(ended=1)
+    assert line.tick(later(104)) == TickResult(ended=1)
     call = line.call(call_id)
     assert (call.debt_micros, call.end_cause) == (4 * CENT, "insufficient_funds")
     assert line.timeline(call_id)[-2:] == ["debt_returned", "end_decided"]
@@ -45,7 +45,7 @@ def test_lowering_a_debt_limit_ends_a_call_that_lives_on_lent_credit(line):
 def test_lowering_a_debt_limit_takes_back_no_more_than_it_must(line):
     call_id = lent(line)
     assert set_limit(line.database, line.id, 45 * CENT, now=later(104)).ok
-    assert line.tick(later(104)) == Ticked()
+    assert line.tick(later(104)) == TickResult()
     call = line.call(call_id)
     assert (call.debt_micros, call.end_cause) == (45 * CENT, None)
     # And it ends in time for what is left: after 145 seconds less the margin and the lead
@@ -56,7 +56,7 @@ def test_new_money_is_used_before_lent_credit_ends(line):
     call_id = lent(line)
     line.pay(200)
     assert set_limit(line.database, line.id, 0, now=later(104)).ok
-    assert line.tick(later(104)) == Ticked(extended=1)
+    assert line.tick(later(104)) == TickResult(extended=1)
     call = line.call(call_id)
     assert (call.debt_micros, call.end_cause) == (4 * CENT, None)
 
@@ -64,7 +64,7 @@ def test_new_money_is_used_before_lent_credit_ends(line):
 def test_a_higher_debt_limit_leaves_lent_credit_as_it_is(line):
     call_id = lent(line)
     assert set_limit(line.database, line.id, 300 * CENT, now=later(104)).ok
-    assert line.tick(later(104)) == Ticked()
+    assert line.tick(later(104)) == TickResult()
     assert line.call(call_id).debt_micros == 60 * CENT
 
 

@@ -27,7 +27,7 @@ def deny(line, how, now=40):
 
 
 @pytest.mark.parametrize("how", [NEVER, AT_ONCE], ids=["never", "at once"])
-def test_a_report_that_denies_a_talk_is_not_believed(talked, how):
+def test_report_that_denies_a_conversation_is_not_believed(talked, how):
     # When the report contradicts the earlier messages
     deny(talked, how)
     # Then nothing is settled, and a refresh is staged
@@ -35,15 +35,15 @@ def test_a_report_that_denies_a_talk_is_not_believed(talked, how):
     assert talked.jobs("look_at_call") == ["c1"]
     assert talked.call().oddities == ["talk_denied"]
     # And the refresh decides
-    talked.look(talked.call(), "ended", later(50), duration_ms=20_000)
+    talked.refresh(talked.call(), "ended", later(50), duration_ms=20_000)
     assert (talked.cents(), talked.call().settled_by) == ((80, 0, 0), "look")
     assert talked.call().oddities == ["talk_denied"]
 
 
 @pytest.mark.parametrize("how", [NEVER, AT_ONCE], ids=["never", "at once"])
-def test_our_own_meter_counts_when_the_answer_denies_it_too(talked, how):
+def test_meter_decides_when_the_refresh_denies_the_conversation_too(talked, how):
     deny(talked, how)
-    talked.look(talked.call(), "ended", later(50), **how)
+    talked.refresh(talked.call(), "ended", later(50), **how)
     call = talked.call()
     assert (call.duration_ms, call.cost_micros) == (23_000, 23 * CENT)
     assert call.oddities == ["metered_by_us", "talk_denied"]
@@ -55,7 +55,7 @@ def test_the_first_report_ends_and_denies_a_call_in_progress(line):
     line.reserve(seconds=30)
     line.hear(line.call(), "in_progress", later(10))
     deny(line, NEVER, now=22)
-    line.look(line.call(), "ended", later(50), **NEVER)
+    line.refresh(line.call(), "ended", later(50), **NEVER)
     assert (line.call().cost_micros, line.cents()) == (12 * CENT, (88, 0, 0))
 
 
@@ -70,7 +70,7 @@ def test_an_inbound_call_that_talked_costs_from_its_start(line):
     call_id = line.let_in()
     line.hear(line.call(call_id), "in_progress", later(5), talking_ms=1_000)
     line.hear(line.call(call_id), "ended", later(20), final=True, **NEVER)
-    line.look(line.call(call_id), "ended", later(30), **NEVER)
+    line.refresh(line.call(call_id), "ended", later(30), **NEVER)
     assert line.call(call_id).cost_micros == 16 * CENT
 
 
@@ -88,7 +88,7 @@ def test_in_progress_after_the_end_counts_against_a_denial(line):
     deny(line, NEVER)
     assert line.jobs("look_at_call") == ["c1"]
     # Then an operator decides when the refresh denies it too, because our meter never began
-    line.look(line.call(), "ended", later(50), **NEVER)
+    line.refresh(line.call(), "ended", later(50), **NEVER)
     assert (line.cents(), line.call().settled_at) == ((100, 30, 0), None)
     assert len(line.alerts("call_unsettled")) == 1
 
@@ -102,7 +102,7 @@ def test_in_progress_after_a_free_settlement_is_refreshed_and_alerted(line):
     line.hear(line.call(), "in_progress", later(41))
     assert line.jobs("look_at_call") == ["c1"]
     # Then the refresh is compared, and an alert is raised
-    line.look(line.call(), "ended", later(50), **NEVER)
+    line.refresh(line.call(), "ended", later(50), **NEVER)
     (alert,) = line.alerts("call_differs")
     assert (
         alert.details["why"]

@@ -14,7 +14,14 @@ from domain.enforcement import enforce_entitlement
 from domain.entitlement import SubscriptionState
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, execute
-from tests.domain.support import T0, debit, later, look, make_brand, tell
+from tests.domain.support import (
+    T0,
+    debit,
+    later,
+    make_brand,
+    refresh_subscription,
+    report_subscription,
+)
 from tests.domain.wallet.support import override
 
 AFTER = later(1)
@@ -24,8 +31,10 @@ def begin(line, call_id="c1", now=T0):
     return line.do(lambda s: endings.begin_round(s, line.id, call_id, now))
 
 
-def end(line, done, told, call_id="c1", now=T0):
-    return line.do(lambda s: endings.end_round(s, line.id, call_id, done, told=told, now=now))
+def end(line, done, accepted, call_id="c1", now=T0):
+    return line.do(
+        lambda s: endings.end_round(s, line.id, call_id, done, accepted=accepted, now=now)
+    )
 
 
 def subscription_of(line):
@@ -244,12 +253,12 @@ def test_manual_freeze_ends_all_live_calls(three):
 
 
 def test_subscription_ended_at_the_provider_ends_live_calls(three):
-    look(three.database, subscription_of(three), three.id, "cancelled", later(1))
+    refresh_subscription(three.database, subscription_of(three), three.id, "cancelled", later(1))
     assert causes(three) == ["subscription_inactive", "subscription_inactive", None]
 
 
 def test_end_that_is_only_reported_lets_calls_use_their_holds(three):
-    tell(three.database, subscription_of(three), closing=True, now=later(1))
+    report_subscription(three.database, subscription_of(three), closing=True, now=later(1))
     assert apply(three).subscription_state is SubscriptionState.REPORTED
     assert causes(three) == [None, None, None]
     # But their holds are not extended
@@ -261,7 +270,7 @@ def test_end_that_is_only_reported_lets_calls_use_their_holds(three):
 
 
 def test_another_freeze_beside_a_reported_end_ends_them(three):
-    tell(three.database, subscription_of(three), closing=True, now=later(1))
+    report_subscription(three.database, subscription_of(three), closing=True, now=later(1))
     three.freeze_manually(later(2))
     assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
 
@@ -283,9 +292,9 @@ def test_overridden_freeze_ends_no_calls(three):
 
 
 def test_suspension_with_an_overridden_freeze_ends_no_calls(three):
-    tell(three.database, subscription_of(three), closing=True, now=later(1))
+    report_subscription(three.database, subscription_of(three), closing=True, now=later(1))
     override(three.database, three.id, later(600), "subscription_inactive", later(2))
-    look(three.database, subscription_of(three), three.id, "cancelled", later(3))
+    refresh_subscription(three.database, subscription_of(three), three.id, "cancelled", later(3))
     assert causes(three) == [None, None, None]
 
 

@@ -31,7 +31,7 @@ def code_of(work):
     return caught.value.code
 
 
-def assert_told(*lines):
+def assert_alerted(*lines):
     for line in lines:
         (alert,) = line.alerts("call_foreign")
         assert alert.severity == "critical"
@@ -47,7 +47,7 @@ def test_the_owner_of_the_number_pays_for_a_call_that_another_reserved(line, che
     # Then the reservation is released, and the number's owner gets a hold
     assert (cheap.cents(), line.cents()) == ((100, 0, 0), (100, 60, 0))
     assert (cheap.call().refusal, cheap.call().settled_by) == ("FOREIGN_NUMBER", "withdrawn")
-    assert_told(line, cheap)
+    assert_alerted(line, cheap)
     # And the owner pays at its own rate, once
     for _ in range(2):
         line.report(name(line), 20, later(30), **ours)
@@ -82,7 +82,9 @@ def test_reservation_is_released_when_a_later_report_names_the_number(line, chea
 def test_refresh_reveals_another_organizations_number_too(line, cheap):
     cheap.reserve("c1", provider=name(line))
     call = cheap.call()
-    cheap.look(call, "in_progress", later(5), phone_number_id=line.number_id, started_at=later(1))
+    cheap.refresh(
+        call, "in_progress", later(5), phone_number_id=line.number_id, started_at=later(1)
+    )
     assert (cheap.cents(), line.cents()) == ((100, 0, 0), (100, 60, 0))
     (adopted,) = line.calls()
     assert (adopted.status, adopted.metered_from) == ("in_progress", later(1))
@@ -92,7 +94,7 @@ def test_a_caller_is_admitted_although_another_has_reserved_the_call(line, cheap
     cheap.reserve("c1", provider=name(line))
     made = line.admit(later(1), external_id=name(line))
     assert (made.refusal, line.cents(), cheap.cents()) == (None, (100, 60, 0), (100, 0, 0))
-    assert_told(line, cheap)
+    assert_alerted(line, cheap)
 
 
 def test_call_with_numbers_of_two_organizations_is_ended_without_a_charge(line, cheap, shared):
@@ -135,7 +137,7 @@ def assert_ended_unpriced(owner, cheap):
     assert (call.end_cause, owner.jobs("end_call")) == ("no_rate", [call.id])
     (alert,) = unknown_of(owner, call)
     assert (alert.severity, alert.details["why"]) == ("critical", "no rate")
-    assert_told(owner, cheap)
+    assert_alerted(owner, cheap)
     assert (cheap.cents(), owner.cents()) == ((100, 0, 0), (100, 0, 0))
     assert (cheap.call().refusal, cheap.call().settled_by) == ("FOREIGN_NUMBER", "withdrawn")
     return call
@@ -146,14 +148,14 @@ def unknown_of(owner, call):
     return [one for one in alerts if one.subject == call.provider_call_id]
 
 
-@pytest.mark.parametrize("told_by", ["report", "answer", "token"])
-def test_foreign_call_is_ended_and_alerted_when_the_owner_has_no_rate(unrated, cheap, told_by):
+@pytest.mark.parametrize("revealed_by", ["report", "answer", "token"])
+def test_foreign_call_is_ended_and_alerted_when_the_owner_has_no_rate(unrated, cheap, revealed_by):
     # Given a reservation, and a conversation over the number of an organization without rate
-    cheap.reserve("c1", provider=None if told_by == "token" else name(unrated))
-    ours = {"direction": "outbound", **(cheap.metadata() if told_by == "token" else {})}
-    if told_by == "answer":
+    cheap.reserve("c1", provider=None if revealed_by == "token" else name(unrated))
+    ours = {"direction": "outbound", **(cheap.metadata() if revealed_by == "token" else {})}
+    if revealed_by == "answer":
         found = {"phone_number_id": unrated.number_id, "started_at": later(1), **ours}
-        cheap.look(cheap.call(), "in_progress", later(5), **found)
+        cheap.refresh(cheap.call(), "in_progress", later(5), **found)
     else:
         unrated.hear(name(unrated), "in_progress", later(5), **ours)
     call = assert_ended_unpriced(unrated, cheap)
@@ -166,7 +168,7 @@ def test_foreign_call_is_ended_and_alerted_when_the_owner_has_no_rate(unrated, c
     # And once there is a rate, the next refresh charges the owner, once
     unrated.rate(Rate(60 * CENT, 1))
     for second in (30, 31):
-        unrated.look(unrated.call(call.id), "ended", later(second), duration_ms=15_000, **ours)
+        unrated.refresh(unrated.call(call.id), "ended", later(second), duration_ms=15_000, **ours)
     assert (cheap.cents(), unrated.cents()) == ((100, 0, 0), (85, 0, 0))
     assert unrated.alerts("call_unsettled") == unknown_of(unrated, call) == []
 

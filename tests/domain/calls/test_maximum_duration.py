@@ -10,7 +10,7 @@ from base.facts import CALL_DURATION_MS_MAX
 from domain.calls.metering import LEAD_SECONDS, OVERDUE_SECONDS, Metered, share_out
 from domain.calls.rates import Rate
 from domain.calls.settings import Terms
-from domain.calls.tick import Ticked, due_organizations
+from domain.calls.tick import TickResult, due_organizations
 from tests.domain.calls.support import CENT, RATE, Line
 from tests.domain.support import T0, later
 
@@ -53,7 +53,7 @@ def test_call_past_its_maximum_duration_is_ended_and_alerted(rich):
 def test_a_call_within_its_maximum_duration_is_left_alone(rich):
     call_id = rich.let_in()
     rich.hear(rich.call(call_id), "in_progress", T0)
-    assert rich.tick(later(19.9)) in (Ticked(), Ticked(extended=1))
+    assert rich.tick(later(19.9)) in (TickResult(), TickResult(extended=1))
     assert rich.call(call_id).end_decided_at is None
     assert rich.call(call_id).tick_at == later(20)
     rich.report(rich.call(call_id), 15, later(20))

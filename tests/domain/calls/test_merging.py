@@ -233,16 +233,16 @@ def test_a_commit_is_not_refused_for_a_call_that_cannot_be_it(line, other_call):
     if other_call == "over before":
         line.report(name(line), 5, T0, direction="outbound")
     line.reserve("c1", seconds=20, provider=None, number="+15550001234", now=later(60))
-    told = {"direction": "outbound"}
+    fields = {"direction": "outbound"}
     if other_call in ("inbound", "web"):
-        told["direction"] = other_call
+        fields["direction"] = other_call
     if other_call == "other number":
-        told["their_party"] = "…9999"
+        fields["their_party"] = "…9999"
     if other_call == "paired":
         line.reserve("c2", seconds=10, provider=name(line), now=later(60))
     if other_call != "over before":
         seconds = 0 if other_call == "free" else 5
-        line.report(name(line), seconds, later(70), never_connected=seconds == 0, **told)
+        line.report(name(line), seconds, later(70), never_connected=seconds == 0, **fields)
     line.commit("c1", 20, later(80))
     assert line.call("c1").cost_micros == 20 * CENT
 
@@ -309,9 +309,9 @@ def test_a_charge_before_the_pairing_is_compared_with_the_call(line, seconds):
     line.commit("c1", seconds, later(30), name(line))
     call = adopted(line)
     assert line.jobs("look_at_call") == [call.id]
-    line.look(call, "ended", later(31), duration_ms=20_000, **over)
-    told = [one.details["said_micros"] for one in line.alerts("call_differs")]
-    assert told == ([] if seconds == 20 else [20 * CENT])
+    line.refresh(call, "ended", later(31), duration_ms=20_000, **over)
+    fields = [one.details["said_micros"] for one in line.alerts("call_differs")]
+    assert fields == ([] if seconds == 20 else [20 * CENT])
     assert line.cents() == (100 - seconds, 0, 0)
 
 

@@ -61,7 +61,7 @@ def share(calls, terms=QUIET, *, cents: float = 0, room: float = 0):
 
 
 @given(calls=st.lists(meters, max_size=12), terms=terms, pot=pots, room=pots)
-def test_calls_get_no_more_than_there_is_and_lose_nothing(calls, terms, pot, room):
+def test_calls_never_get_more_than_available(calls, terms, pot, room):
     before = [(one.hold_micros, one.debt_micros) for one in calls]
     share_out(calls, terms, available_micros=pot, debt_room_micros=room)
     assert sum(one.extend_micros for one in calls) <= max(0, pot)
@@ -113,7 +113,7 @@ def test_only_a_call_that_goes_on_and_was_not_warned_is_warned(calls, terms, pot
     room=pots,
     data=st.data(),
 )
-def test_the_order_in_which_they_are_read_does_not_matter(calls, terms, pot, room, data):
+def test_order_of_the_calls_does_not_matter(calls, terms, pot, room, data):
     shuffled = data.draw(st.permutations([replace(one) for one in calls]))
     share_out(calls, terms, available_micros=pot, debt_room_micros=room)
     share_out(shuffled, terms, available_micros=pot, debt_room_micros=room)
@@ -157,7 +157,7 @@ def test_steps_that_are_shorter_than_the_margin_cover_it_all_the_same():
     assert call.left_seconds > 30 + LEAD_SECONDS
 
 
-def test_the_last_increment_is_given_and_then_it_ends():
+def test_call_ends_after_its_last_paid_increment():
     # Given money for one second, and a call that needs it
     (call,) = share([cent_call(60 - MUST_SECONDS, 60)], cents=1)
     assert (call.extend_micros, call.end, call.next_seconds) == (CENT, False, 1)
@@ -235,7 +235,7 @@ def test_borrowed_credit_is_not_held_again():
     assert (call.extend_micros, call.covered_seconds) == (60 * CENT, 150)
 
 
-def test_several_share_the_debt_limit():
+def test_calls_share_the_debt_limit():
     calls = share([cent_call(60 - MUST_SECONDS, 60) for _ in range(4)], room=100)
     assert [one.borrow_micros for one in calls] == [25 * CENT] * 4
 

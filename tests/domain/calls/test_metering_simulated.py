@@ -30,7 +30,7 @@ class Life:
     over: float
     hold: int
     debt: int = 0
-    look: float = 0.0
+    tick_at: float = 0.0
     is_ending: bool = False
     was_warned: bool = False
 
@@ -67,7 +67,7 @@ class Wallet:
         hold = rate.cost_micros(1000 * min(first_step_seconds(rate, terms), seconds))
         self.held += hold
         over = self.now + chance.choice([chance.uniform(0, 30), chance.uniform(0, 900)])
-        self.lives.append(Life(rate, self.now, over, hold, look=self.now))
+        self.lives.append(Life(rate, self.now, over, hold, tick_at=self.now))
 
     def tick(self, chance: random.Random, terms: Terms) -> None:
         """Tick as `ticks.tick` does; a call that is ended obeys within its margin."""
@@ -91,7 +91,7 @@ class Wallet:
             self.held += meter.extend_micros
             assert not (meter.warn and one.was_warned)
             one.was_warned |= meter.warn
-            one.look = self.now + meter.next_seconds
+            one.tick_at = self.now + meter.next_seconds
             if meter.end:
                 one.is_ending = True
                 one.over = min(one.over, self.now + chance.uniform(0, 1) * terms.margin_seconds)
@@ -114,7 +114,7 @@ def live_through(seed: int, terms: Terms, *, cents: int, debt_cents: int) -> Wal
     wallet = Wallet(cents * CENT, debt_cents * CENT)
     rings = sorted(chance.uniform(0, 600) for _ in range(chance.randint(1, 12)))
     while rings or wallet.lives:
-        due = [one.look for one in wallet.lives if not one.is_ending]
+        due = [one.tick_at for one in wallet.lives if not one.is_ending]
         overs = [one.over for one in wallet.lives]
         tick_at = min(due) + chance.uniform(0, LEAD_SECONDS) if due else float("inf")
         wallet.now = max(wallet.now, min([*rings[:1], *overs, tick_at]))
@@ -157,7 +157,7 @@ def test_no_call_costs_more_than_its_hold_and_no_wallet_passes_its_limit(
 
 
 @pytest.mark.parametrize("debt_cents", [0, 600])
-def test_such_lives_do_end_for_want_of_credit(debt_cents):
+def test_simulated_calls_do_run_out_of_credit(debt_cents):
     # The test above proves nothing unless some calls run out of money
     wallets = [live_through(seed, Terms(), cents=700, debt_cents=debt_cents) for seed in range(30)]
     assert sum(wallet.ended for wallet in wallets) > 20

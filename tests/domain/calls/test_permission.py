@@ -43,7 +43,7 @@ def campaign(shared, org):
     return Campaign(shared, org, cents=180)
 
 
-def test_only_as_many_contacts_are_permitted_as_there_is_money_for(campaign):
+def test_contacts_are_permitted_up_to_the_available_money(campaign):
     # Given money for three calls of one step each
     #
     # When permission for fifty contacts is requested at once

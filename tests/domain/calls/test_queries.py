@@ -197,13 +197,13 @@ def test_calls_of_all_organizations_are_paged_too(line, other):
         assert sorted(paged(line, size, since=after(T0, 900))) == expected
 
 
-def test_a_cursor_of_none_is_refused(line):
+def test_cursor_of_no_call_is_refused(line):
     for cursor in ("", "x", f"{line.id}/none"):
         with pytest.raises(CallNotFound):
             listed(line, organization_id=line.id, after=cursor)
 
 
-def test_all_calls_of_all_times_are_not_listed(line):
+def test_unbounded_list_of_calls_is_refused(line):
     for asked in ({}, {"status": CallStatus.ENDED}, {"state": CallBillingState.CHARGED}):
         with pytest.raises(UnboundedList):
             listed(line, live=False, **asked)
@@ -291,6 +291,6 @@ def test_call_that_ended_by_itself_has_no_times_of_an_ending():
 
 
 def test_caller_is_the_first_party_in_either_direction():
-    for direction, told in (("inbound", ("…0006", "…0099")), ("outbound", ("…0099", "…0006"))):
+    for direction, expected in (("inbound", ("…0006", "…0099")), ("outbound", ("…0099", "…0006"))):
         call = Call(direction=direction, their_party="…0006", our_party="…0099")
-        assert parties(call) == told
+        assert parties(call) == expected

@@ -116,7 +116,7 @@ def found(line, direction, number):
     return None if made is None else made.rate.micros_per_minute
 
 
-def test_the_longest_route_that_fits_is_taken(line):
+def test_longest_matching_route_is_used(line):
     for micros, route in enumerate(
         ("default", "inbound", "outbound", "outbound:+4", "outbound:+44", "outbound:+4420", "web"),
         start=1,

@@ -8,7 +8,7 @@ from base.operators import Operator
 from base.outcomes import Refused
 from domain.calls.entry_points import EntryPointKind
 from domain.calls.rates import Rate, remove_rate
-from domain.calls.tick import Ticked
+from domain.calls.tick import TickResult
 from tests.domain.calls.support import CENT, Line, execute, unknown_alerts
 from tests.domain.support import ANN, T0, later
 
@@ -77,7 +77,7 @@ def test_an_inbound_call_is_priced_by_our_number(priced):
     assert the_call(priced).cost_micros == DEAR
 
 
-def test_a_call_let_in_blind_is_priced_by_its_number(priced):
+def test_call_admitted_without_the_database_is_priced_by_its_number(priced):
     given = {"direction": "inbound", **priced.fail_open(name(priced), "call_blind")}
     priced.report(name(priced), 60, later(60), **given, **numbers(US, our=UK))
     call = the_call(priced)
@@ -108,8 +108,8 @@ def test_call_reserved_without_its_number_is_rated_again_before_the_charge(price
     assert (call.micros_per_minute, call.rate_route) == (DEAR, "outbound:+44")
     assert (call.oddities, call.tick_at) == (["re_rated"], later(10))
     assert priced.timeline()[-1] == "re_rated"
-    assert priced.tick(later(10)) == Ticked()
-    assert priced.tick(later(15)) == Ticked(extended=1)
+    assert priced.tick(later(10)) == TickResult()
+    assert priced.tick(later(15)) == TickResult(extended=1)
     assert priced.hold().reserved_micros == CHEAP + DEAR
     # And it is charged at that rate, once
     for _ in range(2):
@@ -137,7 +137,7 @@ def test_the_number_of_the_report_is_in_time(priced):
 
 def test_number_of_a_refresh_is_in_time(priced):
     priced.reserve(seconds=60)
-    priced.look(priced.call(), "ended", later(80), duration_ms=60_000, **numbers())
+    priced.refresh(priced.call(), "ended", later(80), duration_ms=60_000, **numbers())
     assert priced.call().cost_micros == DEAR
 
 
@@ -233,7 +233,7 @@ def test_call_without_a_rate_is_stored_alerted_and_ended(uk_only):
         uk_only.settle_manually(call.id, 8, later(20))
     # And once a rate is set, the next refresh charges the call
     uk_only.rate(Rate(DEAR, 1), "outbound:+1")
-    uk_only.look(call, "ended", later(80), duration_ms=8_000, **numbers(US))
+    uk_only.refresh(call, "ended", later(80), duration_ms=8_000, **numbers(US))
     call = the_call(uk_only)
     assert (call.cost_micros, call.rate_route) == (8 * CENT, "outbound:+1")
     assert call.oddities == ["no_rate", "re_rated"]

@@ -256,7 +256,7 @@ def test_failed_refresh_keeps_the_hold_and_its_alert_until_a_response(line):
     (alert,) = line.alerts("hold_unanswered")
     assert len(alert.details["why"]) == 200
     assert line.hold().status == "open"
-    line.look(line.call(), "in_progress", later(OVER + 60))
+    line.refresh(line.call(), "in_progress", later(OVER + 60))
     assert line.alerts("hold_unanswered") == []
 
 

@@ -57,8 +57,8 @@ def test_a_refused_call_stays_refused_when_its_end_is_reported(poor):
     poor.admit(external_id=name(poor))
     # When Vapi reports twice that the call ended unanswered
     for second in (1, 2):
-        told = {"never_connected": True, "ended_reason": REFUSED, "provider_cost_micros": 3}
-        assert poor.report(name(poor), 0, later(second), **told)
+        fields = {"never_connected": True, "ended_reason": REFUSED, "provider_cost_micros": 3}
+        assert poor.report(name(poor), 0, later(second), **fields)
     # Then the call is not adopted, and no alert is raised about its number
     call = the_call(poor)
     assert (call.status, call.ended_reason, call.cost_micros) == ("refused", REFUSED, 0)

@@ -9,7 +9,7 @@ from domain.calls.rates import Rate, remove_rate
 from domain.calls.reservations import reserve_for_call
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.support import CENT, Line
-from tests.domain.support import ANN, T0, later, look
+from tests.domain.support import ANN, T0, later, refresh_subscription
 from tests.domain.wallet.hold_support import everything, expire
 from tests.domain.wallet.support import bare_organization
 from tests.support.world import make_organization
@@ -76,7 +76,7 @@ def test_reserving_is_refused_while_the_subscription_is_inactive(shared, org):
     # Given an organization with money and a rate, whose subscription is suspended
     line = Line(shared, org)
     (one,) = line.do(lambda s: s.query(Subscription).filter_by(organization_id=org).all())
-    look(shared, one.external_id, org, "suspended")
+    refresh_subscription(shared, one.external_id, org, "suspended")
     before = everything(shared, org)
     assert code(line.reserve()) == "SUBSCRIPTION_INACTIVE"
     assert (line.calls(), everything(shared, org)) == ([], before)

@@ -12,7 +12,7 @@ from domain.calls import reconcile as watch
 from domain.calls.admission import withdraw
 from domain.calls.rates import Rate
 from domain.calls.reconcile import expire_unreported
-from domain.calls.tick import Ticked
+from domain.calls.tick import TickResult
 from domain.wallet import freezes as wallet_freezes
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.support import CENT, OVER, absent, execute
@@ -70,7 +70,7 @@ def test_call_is_held_for_again_when_it_talks_after_its_expiry(line, paired):
     assert line.cents() == (1000, 60, 0)
     call = going_on(line)
     assert (call.status, call.end_cause, call.tick_at) == ("in_progress", None, later(940))
-    assert line.tick(later(940 + 53)) == Ticked(extended=1)
+    assert line.tick(later(940 + 53)) == TickResult(extended=1)
     # And its report charges it once and leaves no hold; the expiry is unchanged
     for second in (1040, 1041):
         line.report(name(line), 100, later(second), direction="outbound", **ours)
@@ -142,11 +142,11 @@ def test_call_that_was_withdrawn_is_held_for_again_when_it_talks(line):
 
 def test_call_is_held_for_again_when_a_refresh_finds_it_talking(line):
     expired(line)
-    line.look(line.call("c1"), "in_progress", later(940), started_at=later(935))
+    line.refresh(line.call("c1"), "in_progress", later(940), started_at=later(935))
     call = going_on(line)
     assert (call.metered_from, line.cents()) == (later(935), (100, 60, 0))
     # And a second refresh is about the same call
-    line.look(call, "ended", later(960), duration_ms=20_000)
+    line.refresh(call, "ended", later(960), duration_ms=20_000)
     assert line.cents() == (80, 0, 0)
 
 
@@ -156,9 +156,9 @@ def test_refresh_under_the_reservations_id_reaches_the_replacing_call(line):
     asked = line.call("c1")
     line.hear(name(line), "in_progress", later(940))
     # When its responses arrive after the second hold
-    line.look(asked, "in_progress", later(941), started_at=later(940))
+    line.refresh(asked, "in_progress", later(941), started_at=later(940))
     assert going_on(line).status == "in_progress"
-    line.look(asked, "ended", later(960), duration_ms=20_000)
+    line.refresh(asked, "ended", later(960), duration_ms=20_000)
     assert (line.cents(), going_on(line).settled_by) == ((80, 0, 0), "look")
 
 

@@ -19,7 +19,7 @@ from domain.calls.settlement import NotSettled
 from domain.enforcement import enforce_entitlement
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT
-from tests.domain.support import debit, forget_jobs, later, staged, standing
+from tests.domain.support import active_freezes, debit, forget_jobs, later, staged
 from tests.domain.wallet.hold_support import commit, everything
 
 
@@ -64,7 +64,7 @@ def test_shortfall_is_outstanding_freezes_alerts_and_ends_other_calls(reserved):
     reserved.report(reserved.call(), 90, later(120))
     # Then no more than the limit is charged: the other call's hold stays whole
     assert reserved.cents() == (20, 40, 10)
-    assert standing(reserved.database, reserved.id) == {"call_shortfall"}
+    assert active_freezes(reserved.database, reserved.id) == {"call_shortfall"}
     (alert,) = reserved.alerts("call_shortfall")
     assert alert.details == {"owed_micros": 10 * CENT, "cost_micros": 90 * CENT}
     # And the enforcement that follows ends the other call
@@ -73,7 +73,7 @@ def test_shortfall_is_outstanding_freezes_alerts_and_ends_other_calls(reserved):
     assert reserved.call("c2").end_cause == "frozen_wallet"
     # And new money pays the outstanding amount, which lifts the freeze
     reserved.pay(50)
-    assert standing(reserved.database, reserved.id) == set()
+    assert active_freezes(reserved.database, reserved.id) == set()
 
 
 @pytest.mark.parametrize("never", [True, False])
@@ -103,14 +103,14 @@ def test_report_without_a_duration_stages_a_refresh_that_settles(reserved):
     reserved.report(reserved.call(), None, later(50))
     assert (reserved.call().settled_at, reserved.hold().status) == (None, "open")
     assert reserved.jobs("look_at_call") == ["c1"]
-    reserved.look(reserved.call(), "ended", later(51), duration_ms=20_000)
+    reserved.refresh(reserved.call(), "ended", later(51), duration_ms=20_000)
     assert reserved.cents() == (80, 0, 0)
     assert reserved.call().settled_by == "look"
 
 
 def test_our_meter_decides_when_the_refresh_has_no_duration_either(reserved):
     reserved.report(reserved.call(), None, later(33))
-    reserved.look(reserved.call(), "ended", later(60))
+    reserved.refresh(reserved.call(), "ended", later(60))
     # The messages showed it talking from 10 to 33
     assert (reserved.call().cost_micros, reserved.call().duration_ms) == (23 * CENT, 23_000)
     assert "metered_by_us" in reserved.call().oddities
@@ -120,32 +120,34 @@ def test_our_meter_decides_when_the_refresh_has_no_duration_either(reserved):
 def test_caller_that_hung_up_during_ringing_pays_nothing(line):
     call_id = line.let_in()
     line.hear(line.call(call_id), "ended", later(20))
-    line.look(line.call(call_id), "ended", later(60), ended_at=later(20))
+    line.refresh(line.call(call_id), "ended", later(60), ended_at=later(20))
     assert line.cents() == (100, 0, 0)
     assert (line.call(call_id).duration_ms, line.call(call_id).settled_by) == (0, "look")
     assert line.alerts("call_unsettled") == []
 
 
 @pytest.mark.parametrize(
-    "found", [{"provider_cost_micros": 1}, {"oddities": ("startedAt",)}], ids=["cost", "unreadable"]
+    "found",
+    [{"provider_cost_micros": 1}, {"anomalies": ("startedAt",)}],
+    ids=["cost", "unreadable"],
 )
 def test_end_without_a_start_is_not_believed_when_contradicted(line, found):
     call_id = line.let_in()
     line.hear(line.call(call_id), "ended", later(20))
-    line.look(line.call(call_id), "ended", later(60), ended_at=later(20), **found)
+    line.refresh(line.call(call_id), "ended", later(60), ended_at=later(20), **found)
     assert line.call(call_id).settled_at is None
     assert len(line.alerts("call_unsettled")) == 1
 
 
 def test_call_that_talked_is_metered_though_the_refresh_has_no_start(reserved):
     reserved.hear(reserved.call(), "ended", later(33))
-    reserved.look(reserved.call(), "ended", later(60), ended_at=later(33))
+    reserved.refresh(reserved.call(), "ended", later(60), ended_at=later(33))
     assert reserved.call().cost_micros == 23 * CENT
 
 
 def test_our_meter_is_bounded_by_the_longest_call(reserved):
     reserved.hear(reserved.call(), "ended", later(10 + 2 * 43_260))
-    reserved.look(reserved.call(), "ended", later(10 + 2 * 43_260))
+    reserved.refresh(reserved.call(), "ended", later(10 + 2 * 43_260))
     assert reserved.call().duration_ms == CALL_DURATION_MS_MAX
 
 
@@ -157,7 +159,7 @@ def test_hold_stays_until_an_operator_settles_when_duration_is_unknown(line, beg
         line.reserve(call_id := "c1", seconds=60)
     line.hear(line.call(call_id), "ended", later(20))
     for _ in range(2):
-        line.look(line.call(call_id), "ended", later(60))
+        line.refresh(line.call(call_id), "ended", later(60))
     assert line.cents() == (100, 60, 0)
     assert len(line.alerts("call_unsettled")) == 1
     assert line.call(call_id).settled_at is None
@@ -174,7 +176,7 @@ def test_first_source_settles_and_the_same_again_changes_nothing(reserved):
     reserved.report(reserved.call(), 20, later(50))
     before = everything(reserved.database, reserved.id)
     reserved.report(reserved.call(), 20, later(51))
-    reserved.look(reserved.call(), "ended", later(52), duration_ms=19_500)
+    reserved.refresh(reserved.call(), "ended", later(52), duration_ms=19_500)
     assert reserved.settle_by_api("c1", 20, later(53)).replayed
     assert everything(reserved.database, reserved.id) == before
     assert reserved.call().settled_by == "report"
@@ -190,7 +192,7 @@ def test_contradicting_source_afterwards_moves_nothing_and_is_alerted(reserved, 
     if other == "report":
         reserved.report(reserved.call(), 25, later(50))
     else:
-        reserved.look(reserved.call(), "ended", later(50), duration_ms=25_000)
+        reserved.refresh(reserved.call(), "ended", later(50), duration_ms=25_000)
     assert everything(reserved.database, reserved.id) == before
     (alert,) = reserved.alerts("call_differs")
     assert alert.details == {
@@ -200,11 +202,11 @@ def test_contradicting_source_afterwards_moves_nothing_and_is_alerted(reserved, 
     }
 
 
-def test_all_at_once_settle_once(reserved):
+def test_concurrent_settlements_settle_once(reserved):
     reserved.hear(reserved.call(), "ended", later(33))
     call = reserved.call()
     jobs = [patiently(lambda: reserved.report(call, 20, later(50)))] * 4
-    jobs += [patiently(lambda: reserved.look(call, "ended", later(50), duration_ms=20_000))] * 4
+    jobs += [patiently(lambda: reserved.refresh(call, "ended", later(50), duration_ms=20_000))] * 4
     jobs += [patiently(lambda: reserved.settle_by_api("c1", 20, later(50)))] * 4
     results = at_once(jobs)
     assert not [one for one in results if isinstance(one, BaseException)]
@@ -297,9 +299,13 @@ def test_settling_a_call_that_could_not_be_ended_clears_its_alert(line, settled_
     line.reserve(provider=None)
     line.decide("c1")
     for number in range(1, 4):
-        told = line.do(lambda s, number=number: ending.begin_round(s, line.id, "c1", later(number)))
+        round_ = line.do(
+            lambda s, number=number: ending.begin_round(s, line.id, "c1", later(number))
+        )
         line.do(
-            lambda s, told=told: ending.end_round(s, line.id, "c1", told, told=[], now=later(4))
+            lambda s, round_=round_: ending.end_round(
+                s, line.id, "c1", round_, accepted=[], now=later(4)
+            )
         )
     assert len(line.alerts("call_not_ended")) == 1
     # When it is settled, or its hold expires
@@ -318,12 +324,12 @@ def test_manual_settlement_clears_all_alerts_that_it_answers(reserved):
     # Given a call that continues, whose duration is unknown, and whose refreshes fail
     call = reserved.call()
 
-    def tell(session):
+    def raise_alerts(session):
         ending.alert_not_ended(session, call, "it does not end", later(20))
         settlement.alert_unsettled(session, call, "its duration cannot be told", later(20))
         watch.alert_unanswered(session, reserved.id, "c1", "silent", later(20))
 
-    reserved.do(tell)
+    reserved.do(raise_alerts)
     reserved.settle_manually("c1", 5, later(500))
     for kind in ("call_not_ended", "call_unsettled", "hold_unanswered"):
         assert reserved.alerts(kind) == [], kind

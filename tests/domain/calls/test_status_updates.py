@@ -14,9 +14,9 @@ from tests.domain.calls.support import CENT
 from tests.domain.support import T0, later
 
 #: All messages and refreshes about a call that talked for thirty seconds.
-WORDS = ("ringing", "in_progress", "ended", "report", "look")
+WORDS = ("ringing", "in_progress", "ended", "report", "refresh")
 #: A set with a refresh that ran while the call still talked.
-EARLY = ("queued", "in_progress", "look in progress", "ended", "report")
+EARLY = ("queued", "in_progress", "refresh in progress", "ended", "report")
 
 
 def say(session, line, call_id, word, now):
@@ -25,7 +25,7 @@ def say(session, line, call_id, word, now):
     if word == "report":
         facts = line.facts(external_id, "ended", duration_ms=30_000)
         status_updates.apply_report(session, CallReport(facts, final=True), now, now)
-    elif word.startswith("look"):
+    elif word.startswith("refresh"):
         status = "in_progress" if word.endswith("progress") else "ended"
         duration_ms = 30_000 if status == "ended" else None
         facts = line.facts(external_id, status, duration_ms=duration_ms, started_at=later(-5))
@@ -35,14 +35,14 @@ def say(session, line, call_id, word, now):
         status_updates.apply_report(session, report, now, now)
 
 
-def tell_all(line, call_id, order):
+def send_all(line, call_id, order):
     line.reserve(call_id, seconds=40, provider=f"{call_id}-{line.id}")
 
-    def tell(session):
+    def send(session):
         for second, word in enumerate(order):
             say(session, line, call_id, word, later(second))
 
-    line.do(tell)
+    line.do(send)
 
 
 def came_to(line, call_id):
@@ -65,7 +65,7 @@ THE_END = (
 def lead_all(line, orders):
     line.pay(100_000)
     for number, order in enumerate(orders):
-        tell_all(line, f"c{number}", order)
+        send_all(line, f"c{number}", order)
     for number, order in enumerate(orders):
         assert came_to(line, f"c{number}") == THE_END, order
     assert line.cents() == (100_100 - 30 * len(orders), 0, 0)
@@ -95,10 +95,10 @@ def test_concurrent_messages_lead_to_the_same_end(line):
         call_id = f"c{number}"
         line.reserve(call_id, seconds=20, provider=f"{call_id}-{line.id}")
 
-        def told(word, call_id=call_id):
+        def sender(word, call_id=call_id):
             return lambda: line.do(lambda s: say(s, line, call_id, word, later(9)))
 
-        results = at_once([patiently(told(word)) for word in WORDS * 2])
+        results = at_once([patiently(sender(word)) for word in WORDS * 2])
         assert not [one for one in results if isinstance(one, BaseException)]
         state, counts, _ = came_to(line, call_id)
         assert (state, counts) == (THE_END[0], THE_END[1])
@@ -119,7 +119,7 @@ def test_message_behind_the_known_status_changes_nothing(line):
     assert line.timeline() == ["reserved", "in_progress"]
 
 
-def test_a_late_in_progress_does_not_bring_an_ended_call_back(line):
+def test_late_in_progress_does_not_reopen_an_ended_call(line):
     line.reserve()
     line.hear(line.call(), "ended", later(10), ended_reason="customer-ended-call")
     line.hear(line.call(), "in_progress", later(11))
@@ -132,7 +132,7 @@ def test_a_late_in_progress_does_not_bring_an_ended_call_back(line):
 
 def test_unknown_status_is_noted_and_changes_nothing_else(line):
     line.reserve()
-    line.hear(line.call(), None, later(5), oddities=("status",))
+    line.hear(line.call(), None, later(5), anomalies=("status",))
     call = line.call()
     assert (call.status, call.oddities, call.seen_at) == ("admitted", ["status"], None)
 
@@ -161,7 +161,7 @@ def test_known_ids_of_a_call_are_kept_and_cost_and_start_are_updated(line):
         our_party="…0099",
         their_party="…0006",
         provider_cost_micros=5,
-        oddities=("b",),
+        anomalies=("b",),
     )
     line.hear(
         line.call(),
@@ -171,7 +171,7 @@ def test_known_ids_of_a_call_are_kept_and_cost_and_start_are_updated(line):
         their_party="…9999",
         started_at=later(1.5),
         provider_cost_micros=7,
-        oddities=("a", "b"),
+        anomalies=("a", "b"),
     )
     call = line.call()
     assert call.provider_call_id == f"v-{line.id}"[:64]
@@ -228,7 +228,7 @@ def test_a_talk_never_begins_later_than_now(line):
 
 def test_refresh_sets_the_start_of_the_conversation(line):
     line.reserve()
-    line.look(line.call(), "in_progress", later(30), started_at=later(12))
+    line.refresh(line.call(), "in_progress", later(30), started_at=later(12))
     assert (line.call().metered_from, line.call().started_at) == (later(12), later(12))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from domain.calls import tick as ticks
 from domain.calls.metering import LEAD_SECONDS
 from domain.calls.rates import RATE_MICROS_MAX, Rate
-from domain.calls.tick import Ticked, due_organizations
+from domain.calls.tick import TickResult, due_organizations
 from tests.domain.calls.support import CENT, execute
 from tests.domain.support import T0, later
 from tests.domain.wallet.hold_support import release
@@ -39,16 +39,16 @@ def test_call_is_ticked_only_when_its_hold_is_nearly_used_up(line):
     # Given a call with a hold for a step of a minute
     call_id = line.let_in()
     assert due(line, T0)
-    assert line.tick(T0) == Ticked()
+    assert line.tick(T0) == TickResult()
     assert rest(line, call_id) == 60 - MUST_SECONDS
     assert not due(line, later(52.9))
     # When it is due, it gets what is left of the next step: forty seconds
     assert due(line, later(53))
-    assert line.tick(later(53)) == Ticked(extended=1)
+    assert line.tick(later(53)) == TickResult(extended=1)
     assert line.hold(call_id).reserved_micros == 100 * CENT
     assert line.cents() == (100, 100, 0)
     # And then it ends, with cover left for the time that ending takes
-    assert line.tick(later(93)) == Ticked(ended=1)
+    assert line.tick(later(93)) == TickResult(ended=1)
     call = line.call(call_id)
     assert (call.end_cause, call.end_decided_at, call.tick_at) == (
         "insufficient_funds",
@@ -65,7 +65,7 @@ def test_tick_without_due_calls_changes_nothing(line):
     line.tick(T0)
     seen = (line.cents(), line.hold(call_id).extensions, rest(line, call_id))
     for seconds in (0, 20, 52.9):
-        assert line.tick(later(seconds)) == Ticked()
+        assert line.tick(later(seconds)) == TickResult()
     assert (line.cents(), line.hold(call_id).extensions, rest(line, call_id)) == seen
 
 
@@ -108,9 +108,9 @@ def test_call_that_was_warned_and_paid_for_is_not_warned_again(line):
     line.terms(warn_before_seconds=20)
     call_id = line.let_in()
     line.tick(later(53))
-    assert line.tick(later(80)) == Ticked(warned=1)
+    assert line.tick(later(80)) == TickResult(warned=1)
     line.pay(60)
-    assert line.tick(later(93)) == Ticked(extended=1)
+    assert line.tick(later(93)) == TickResult(extended=1)
     line.tick(later(rest(line, call_id)))
     assert line.jobs("warn_call") == [call_id]
 
@@ -122,7 +122,7 @@ def test_a_frozen_wallet_gives_nothing_more_and_ends_calls_for_that(line):
     line.pay(1_000)
     call_id = line.let_in()
     line.freeze(later(10))
-    assert line.tick(later(53)) == Ticked(ended=1)
+    assert line.tick(later(53)) == TickResult(ended=1)
     assert line.call(call_id).end_cause == "frozen_wallet"
     assert line.hold(call_id).extensions == 0
 
@@ -132,15 +132,15 @@ def test_overridden_freeze_does_not_end_calls(line, shared):
     call_id = line.let_in()
     line.freeze(later(10))
     override(shared, line.id, later(100))
-    assert line.tick(later(53)) == Ticked(extended=1)
-    assert line.tick(later(113)) == Ticked(ended=1)
+    assert line.tick(later(53)) == TickResult(extended=1)
+    assert line.tick(later(113)) == TickResult(ended=1)
     assert line.call(call_id).end_cause == "frozen_wallet"
 
 
 def test_call_without_a_hold_ends(line):
     call_id = line.let_in()
     release(line.database, line.id, call_id)
-    assert line.tick(T0) == Ticked(ended=1)
+    assert line.tick(T0) == TickResult(ended=1)
     assert line.call(call_id).end_cause == "insufficient_funds"
 
 
@@ -164,7 +164,7 @@ def test_an_ending_call_is_neither_metered_nor_paid_for(line):
     call_id = line.let_in()
     assert line.decide(call_id, later(1))
     other = line.let_in()
-    assert line.tick(later(100)) == Ticked(extended=1)
+    assert line.tick(later(100)) == TickResult(extended=1)
     assert line.hold(call_id).extensions == 0
     assert line.hold(other).extensions == 1
 
@@ -177,11 +177,11 @@ def test_calls_share_the_rest_and_end_together(line):
     line.pay(90)
     calls = [line.let_in() for _ in range(3)]
     assert line.cents() == (190, 180, 0)
-    assert line.tick(later(53)) == Ticked(extended=3)
+    assert line.tick(later(53)) == TickResult(extended=3)
     assert [line.hold(one).reserved_micros // CENT for one in calls] == [63, 63, 64]
     # The last call got the remaining second
-    assert line.tick(later(56)) == Ticked(ended=2)
-    assert line.tick(later(57)) == Ticked(ended=1)
+    assert line.tick(later(56)) == TickResult(ended=2)
+    assert line.tick(later(57)) == TickResult(ended=1)
 
 
 def test_the_debt_limit_is_used_by_several_and_never_passed(line):
@@ -190,10 +190,10 @@ def test_the_debt_limit_is_used_by_several_and_never_passed(line):
     line.terms(warn_before_seconds=0, step_seconds=50)
     first, second = dial(line, "c1"), dial(line, "c2")
     assert line.cents() == (100, 100, 0)
-    assert line.tick(later(43)) == Ticked()
+    assert line.tick(later(43)) == TickResult()
     lent = [line.call(one).debt_micros // CENT for one in (first, second)]
     assert lent == [30, 30]
-    assert line.tick(later(73)) == Ticked(ended=2)
+    assert line.tick(later(73)) == TickResult(ended=2)
     # When both use all that they got
     for one in (first, second):
         line.report(line.call(one), 80, later(81))
@@ -231,7 +231,7 @@ def test_debt_already_used_is_not_lent_again(line):
     assert line.cents() == (-60, 0, 0)
 
 
-def test_debt_that_is_used_is_no_room_and_a_call_that_is_over_needs_none(line):
+def test_whole_debt_limit_is_available_again_after_a_payment(line):
     line.debt(60)
     line.terms(warn_before_seconds=0, step_seconds=100)
     first = dial(line, "c1", seconds=100)
@@ -255,18 +255,18 @@ def test_call_that_does_not_talk_yet_is_refreshed_and_not_metered(line):
     line.reserve("c1")
     assert line.call().metered_from is None
     assert not due(line, later(29.9))
-    assert line.tick(later(30)) == Ticked(asked=1)
+    assert line.tick(later(30)) == TickResult(asked=1)
     assert (line.jobs("look_at_call"), rest(line, "c1")) == (["c1"], 60)
-    assert line.tick(later(30)) == Ticked()
+    assert line.tick(later(30)) == TickResult()
     assert line.hold().extensions == 0
     # Not even when its hold would be used up if it talked
-    assert line.tick(later(600)) == Ticked(asked=1)
+    assert line.tick(later(600)) == TickResult(asked=1)
     assert line.call().end_cause is None
 
 
 def test_call_without_a_provider_id_is_waited_for(line):
     line.reserve("c1", provider=None)
-    assert line.tick(later(30)) == Ticked()
+    assert line.tick(later(30)) == TickResult()
     assert (line.jobs("look_at_call"), rest(line, "c1")) == ([], 60)
 
 

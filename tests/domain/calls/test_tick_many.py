@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from base.enums import EndCause
 from domain.calls.ending import end_live_calls
-from domain.calls.tick import Ticked
+from domain.calls.tick import TickResult
 from tests.domain.calls.support import execute
 from tests.domain.support import T0, forget_jobs, later
 
@@ -72,14 +72,14 @@ def make_due(line):
 def test_five_hundred_calls_of_a_wallet_take_a_few_statements(many, statements):
     # Extended, warned and ended
     done, count = counted(statements, lambda: many.tick(later(53)))
-    assert (done, count <= STATEMENTS_MAX) == (Ticked(extended=500), True), count
+    assert (done, count <= STATEMENTS_MAX) == (TickResult(extended=500), True), count
     many.terms(warn_before_seconds=10)
     many.freeze(later(60))
     make_due(many)
     done, count = counted(statements, lambda: many.tick(later(104)))
-    assert (done, count <= STATEMENTS_MAX) == (Ticked(warned=500), True), count
+    assert (done, count <= STATEMENTS_MAX) == (TickResult(warned=500), True), count
     done, count = counted(statements, lambda: many.tick(later(113)))
-    assert (done, count <= STATEMENTS_MAX) == (Ticked(ended=500), True), count
+    assert (done, count <= STATEMENTS_MAX) == (TickResult(ended=500), True), count
     assert len(many.jobs("end_call")) == len(many.jobs("warn_call")) == 500
 
 
@@ -108,4 +108,4 @@ def test_tick_without_due_calls_takes_three_statements(many, statements):
     many.tick(T0)
     done, count = counted(statements, lambda: many.tick(later(1)))
     # The wallet's lock and row, and its live calls
-    assert (done, count) == (Ticked(), 3)
+    assert (done, count) == (TickResult(), 3)

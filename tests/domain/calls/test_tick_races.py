@@ -13,7 +13,7 @@ from base.facts import CallReport
 from db.engine import clock
 from domain.calls import reconcile, status_updates
 from domain.calls import tick as ticks
-from domain.calls.tick import Ticked
+from domain.calls.tick import TickResult
 from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
 from tests.db.support import at_once, one_behind_the_other, patiently
@@ -50,7 +50,7 @@ def test_tick_behind_a_debit_shares_the_rest(shared, shared_urls, talking):
 
     done = behind(shared, shared_urls, spend, talking, later(53))
     # The tick does not request money that is already spent, which would have ended the call
-    assert done == Ticked(extended=1)
+    assert done == TickResult(extended=1)
     assert talking.hold(talking.call_id).reserved_micros == 70 * CENT
 
 
@@ -58,7 +58,7 @@ def test_a_tick_behind_a_freeze_ends_the_call_for_it(shared, shared_urls, talkin
     def freeze(session):
         wallet_freezes.freeze(session, talking.id, "manual", operator=ANN, now=later(53))
 
-    assert behind(shared, shared_urls, freeze, talking, later(53)) == Ticked(ended=1)
+    assert behind(shared, shared_urls, freeze, talking, later(53)) == TickResult(ended=1)
     assert talking.call(talking.call_id).end_cause == "frozen_wallet"
 
 
@@ -69,7 +69,7 @@ def test_a_tick_behind_a_report_leaves_the_call_alone(shared, shared_urls, talki
     def settle(session):
         assert status_updates.apply_report(session, report, later(53), later(53))
 
-    assert behind(shared, shared_urls, settle, talking, later(53)) == Ticked()
+    assert behind(shared, shared_urls, settle, talking, later(53)) == TickResult()
     assert talking.cents() == (60, 0, 0)
     assert talking.hold(talking.call_id).extensions == 0
 
@@ -103,12 +103,14 @@ def test_a_tick_behind_an_expiry_leaves_the_call_alone(shared, shared_urls, talk
         reconcile.call_is_absent(session, talking.id, talking.call_id, later(961))
 
     talking.pay(10_000)
-    assert behind(shared, shared_urls, expire, talking, later(961)) == Ticked()
+    assert behind(shared, shared_urls, expire, talking, later(961)) == TickResult()
     assert talking.hold(talking.call_id).status == "expired"
 
 
 def test_a_tick_behind_a_tick_finds_nothing_due(shared, shared_urls, talking):
-    assert behind(shared, shared_urls, tick_at(talking, later(53)), talking, later(53)) == Ticked()
+    assert (
+        behind(shared, shared_urls, tick_at(talking, later(53)), talking, later(53)) == TickResult()
+    )
     assert talking.hold(talking.call_id).extensions == 1
 
 
@@ -157,7 +159,7 @@ def test_ticks_reports_debits_and_freezes_at_once_lose_no_money(shared, line):
     assert held == sum(line.hold(call.id).reserved_micros for call in calls[5:]) / CENT
 
 
-def test_calls_let_in_while_the_wallet_is_ticked_and_frozen_all_end(line):
+def test_calls_admitted_during_ticks_and_a_freeze_all_end(line):
     # Given calls that arrive while an operator freezes the wallet
     line.pay(900)
     jobs = [patiently(line.admit) for _ in range(8)]

@@ -23,7 +23,7 @@ def test_unknown_status_is_alerted_and_not_taken_as_alive(talking, status):
     before = talking.hold().expires_at
     talking.do(lambda s: reconcile.alert_unanswered(s, talking.id, "c1", "503", later(OVER)))
     # When a refresh returns an unknown status
-    talking.look(talking.call(), None, later(OVER + 1), unknown_status=status)
+    talking.refresh(talking.call(), None, later(OVER + 1), unknown_status=status)
     # Then an alert is raised, the hold is neither extended nor returned, and nothing is cleared
     (alert,) = talking.alerts("call_status_unknown")
     assert alert.details["status"] == (status or "none given")
@@ -32,26 +32,26 @@ def test_unknown_status_is_alerted_and_not_taken_as_alive(talking, status):
     assert (talking.hold().expires_at, talking.hold().status) == (before, "open")
     assert (talking.call().status, talking.call().seen_at) == ("in_progress", later(0))
     # And the alert is raised once
-    talking.look(talking.call(), None, later(OVER + 61), unknown_status=status)
+    talking.refresh(talking.call(), None, later(OVER + 61), unknown_status=status)
     assert len(talking.alerts("call_status_unknown")) == 1
 
 
 @pytest.mark.parametrize("answer", ["in_progress", "ended", "absent", "report"])
 def test_alert_is_cleared_by_a_known_status(talking, answer):
-    talking.look(talking.call(), None, later(5), unknown_status="archived")
+    talking.refresh(talking.call(), None, later(5), unknown_status="archived")
     assert len(talking.alerts("call_status_unknown")) == 1
     if answer == "absent":
         absent(talking, later(200))
     elif answer == "report":
         talking.report(talking.call(), 20, later(30))
     else:
-        talking.look(talking.call(), answer, later(30), duration_ms=20_000)
+        talking.refresh(talking.call(), answer, later(30), duration_ms=20_000)
     assert talking.alerts("call_status_unknown") == []
 
 
 def test_ended_call_with_an_unknown_status_is_settled_and_alerted(talking):
     found = {"unknown_status": "deletion-failed", "duration_ms": 20_000}
-    talking.look(talking.call(), "ended", later(30), **found)
+    talking.refresh(talking.call(), "ended", later(30), **found)
     assert talking.cents() == (80, 0, 0)
     assert len(talking.alerts("call_status_unknown")) == 1
 
@@ -68,7 +68,7 @@ def test_settled_call_with_an_unknown_status_is_not_alerted(talking):
     talking.report(talking.call(), 20, later(30))
     forget_jobs(talking.database, talking.id)
     talking.hear(talking.call(), None, later(31), unknown_status="deletion-failed")
-    talking.look(talking.call(), None, later(32), unknown_status="deletion-failed")
+    talking.refresh(talking.call(), None, later(32), unknown_status="deletion-failed")
     assert talking.alerts("call_status_unknown") == []
     assert talking.jobs("look_at_call") == []
     assert talking.cents() == (80, 0, 0)

@@ -27,8 +27,12 @@ def charged(line, call_id="c1", seconds=20, at=0, **more):
 
 def over(line, mark="v", seconds=20, began=1, said=60, **more):
     """Report an ended call without our IDs and return its row."""
-    told = {"direction": "outbound", "started_at": later(began), "ended_at": later(began + seconds)}
-    line.report(name(line, mark), seconds, later(said), **{**told, **more})
+    fields = {
+        "direction": "outbound",
+        "started_at": later(began),
+        "ended_at": later(began + seconds),
+    }
+    line.report(name(line, mark), seconds, later(said), **{**fields, **more})
     return call_of(line, mark)
 
 
@@ -43,9 +47,9 @@ def waiting(line):
     }
 
 
-def look_again(line, mark, seconds, began=1):
+def refresh_again(line, mark, seconds, began=1):
     over_at = {"started_at": later(began), "ended_at": later(began + seconds)}
-    line.look(call_of(line, mark), "ended", later(90), duration_ms=seconds * 1000, **over_at)
+    line.refresh(call_of(line, mark), "ended", later(90), duration_ms=seconds * 1000, **over_at)
 
 
 def test_one_reservation_withholds_one_call(line):
@@ -85,7 +89,7 @@ def test_call_with_the_charged_duration_waits_in_anothers_stead(line):
     over(line, "v", 20)
     assert (waiting(line), line.cents()) == ({"v": "c1"}, (80, 0, 0))
     assert line.jobs("look_at_call") == [call_of(line, "u").id]
-    look_again(line, "u", 5)
+    refresh_again(line, "u", 5)
     assert line.cents() == (75, 0, 0)
     assert [one.subject for one in line.alerts("call_unsettled")] == [call_of(line, "v").id]
     # And once it is paired, each of the two was charged once
@@ -102,7 +106,7 @@ def test_call_that_waited_is_charged_when_the_reservation_is_another(line):
     line.commit("c1", 20, later(70), name(line, "w"))
     # Then the waiting call is refreshed and charged
     assert (line.jobs("look_at_call"), waiting(line)) == ([call.id], {})
-    look_again(line, "u", 20)
+    refresh_again(line, "u", 20)
     assert (line.cents(), line.alerts("call_unsettled")) == ((60, 0, 0), [])
     # And the real call is not charged again
     over(line, "w", 20, said=95)
@@ -114,7 +118,7 @@ def test_call_that_waited_is_charged_when_a_token_pairs_the_reservation(line):
     call = over(line, "u", 20)
     over(line, "w", 20, said=70, **line.metadata("c1"))
     assert (line.jobs("look_at_call"), waiting(line)) == ([call.id], {})
-    look_again(line, "u", 20)
+    refresh_again(line, "u", 20)
     assert line.cents() == (60, 0, 0)
 
 
@@ -124,7 +128,7 @@ def test_call_waits_for_another_reservation_when_its_own_is_paired(line):
     over(line, "u", 20)
     assert waiting(line) == {"u": "c1"}
     line.commit("c1", 20, later(70), name(line, "w"))
-    look_again(line, "u", 20)
+    refresh_again(line, "u", 20)
     assert (waiting(line), line.cents()) == ({"u": "c2"}, (60, 0, 0))
 
 
@@ -139,8 +143,8 @@ def test_calls_exchange_their_reservations_so_that_none_is_charged_twice(line):
     over(line, "v", 10, their_party="…9999")
     assert waiting(line) == {"u": "c2", "v": "c1"}
     assert line.cents() == (70, 0, 0)
-    told = {one.subject: one.details["why"] for one in line.alerts("call_unsettled")}
-    assert "reservation c2" in told[call_of(line, "u").id]
+    fields = {one.subject: one.details["why"] for one in line.alerts("call_unsettled")}
+    assert "reservation c2" in fields[call_of(line, "u").id]
     # And a third call belongs to no reservation
     over(line, "w", 10, their_party="…1234")
     assert line.cents() == (60, 0, 0)
@@ -167,7 +171,7 @@ def test_waiting_call_keeps_waiting_when_its_report_is_repeated(line):
     charged(line)
     for said in (60, 61):
         over(line, "u", 20, said=said)
-    look_again(line, "u", 20)
+    refresh_again(line, "u", 20)
     assert (waiting(line), line.cents()) == ({"u": "c1"}, (80, 0, 0))
     assert len(line.alerts("call_unsettled")) == 1
 
@@ -259,8 +263,8 @@ def report_watched(line, when, listener):
     """Report a call while a listener receives each statement."""
     event.listen(line.database.engine, when, listener)
     try:
-        told = {"direction": "outbound", "started_at": later(60), "ended_at": later(80)}
-        line.report(name(line), 20, later(90), **told)
+        fields = {"direction": "outbound", "started_at": later(60), "ended_at": later(80)}
+        line.report(name(line), 20, later(90), **fields)
     finally:
         event.remove(line.database.engine, when, listener)
     assert line.cents() == (80, 0, 0)

@@ -38,7 +38,7 @@ def refresh(database, call_id, *, delay=0.0):
     )
 
 
-def owed(database, **arguments):
+def open_jobs(database, **arguments):
     """List the IDs of the open jobs with these arguments."""
     found = database.run(lambda s: s.query(Job).filter(Job.ring_at.is_not(None)).all())
     return [job.id for job in found if arguments.items() <= job.kwargs.items()]
@@ -55,14 +55,14 @@ def fail(database, claimed, seconds=60.0):
 def test_refreshes_of_one_object_are_one_job(shared, call_id):
     first = refresh(shared, call_id)
     assert {refresh(shared, call_id) for _ in range(20)} == {first}
-    assert owed(shared, call_id=call_id) == [first]
+    assert open_jobs(shared, call_id=call_id) == [first]
     assert refresh(shared, f"{call_id}-2") != first
 
 
 def test_refreshes_of_one_object_at_once_are_one_job(shared, call_id):
     made = at_once([lambda: refresh(shared, call_id)] * 8)
     assert len(set(made)) == 1
-    assert owed(shared, call_id=call_id) == made[:1]
+    assert open_jobs(shared, call_id=call_id) == made[:1]
 
 
 def test_refreshes_staged_together_name_one_job_for_each_object(shared, call_id):
@@ -72,7 +72,7 @@ def test_refreshes_staged_together_name_one_job_for_each_object(shared, call_id)
     ]
     ids = shared.run(lambda s: stage_many(s, REFRESH_CALL, many))
     assert ids[0] == ids[2] != ids[1]
-    assert owed(shared, call_id=call_id) == [ids[0]]
+    assert open_jobs(shared, call_id=call_id) == [ids[0]]
 
 
 def test_other_jobs_are_staged_as_often_as_requested(shared):
@@ -103,7 +103,7 @@ def test_refresh_that_would_wait_beside_another_is_done(shared, call_id, ends_by
             lambda s: jobs.postpone(s, claimed, worker="w", delay_seconds=60.0, detail="away")
         )
     # Then one waits, and no longer than the first would have waited
-    assert owed(shared, call_id=call_id) == [second]
+    assert open_jobs(shared, call_id=call_id) == [second]
     assert row(shared, first).outcome == "done"
     assert "another job refreshes the same object" in row(shared, first).last_error
     assert 50 < seconds_until(shared, second, "due_at") < 61
@@ -112,7 +112,7 @@ def test_refresh_that_would_wait_beside_another_is_done(shared, call_id, ends_by
 def test_a_refresh_that_failed_alone_waits(shared, call_id):
     first = refresh(shared, call_id)
     assert fail(shared, claim(shared, first))
-    assert owed(shared, call_id=call_id) == [first]
+    assert open_jobs(shared, call_id=call_id) == [first]
     # And a new request does not wait as long as the failed job
     assert refresh(shared, call_id) == first
     assert seconds_until(shared, first, "due_at") <= 0
@@ -166,11 +166,11 @@ def test_the_events_of_one_object_are_one_job(shared):
         subscription = SubscriptionReport(Provider.PAYPAL, f"I-{mark}", False, at)
         payment = PaymentReport(Provider.PAYPAL, "capture", f"P-{mark}")
         dispute = DisputeReport(Provider.PAYPAL, f"D-{mark}", (), True)
-        shared.run(lambda s, one=subscription, at=at: subscriptions.report(s, one, at, at))
-        shared.run(lambda s, one=payment: payments.report(s, one))
-        shared.run(lambda s, one=dispute, at=at: disputes.report(s, one, at))
+        shared.run(lambda s, one=subscription, at=at: subscriptions.apply_event(s, one, at, at))
+        shared.run(lambda s, one=payment: payments.stage_reported_refresh(s, one))
+        shared.run(lambda s, one=dispute, at=at: disputes.apply_event(s, one, at))
     for name in (f"I-{mark}", f"P-{mark}", f"D-{mark}"):
-        assert len(owed(shared, external_id=name)) == 1, name
+        assert len(open_jobs(shared, external_id=name)) == 1, name
 
 
 def test_hour_of_ticks_stages_one_refresh_for_each_call(line):

@@ -9,7 +9,7 @@ from base.outcomes import Refused
 from db.models import Job
 from db.waits import AGAIN_SECONDS_MAX, LEASE_SECONDS_MAX
 from domain.jobs.declaration import KEY_KEPT_SECONDS, JobType, KeyForgotten, RetryPolicy
-from domain.jobs.staging import owed, stage, stage_many
+from domain.jobs.staging import open_arguments, stage, stage_many
 from domain.jobs.types import (
     CONVERGE_TWILIO,
     FREEZE_WALLET,
@@ -144,12 +144,17 @@ def test_many_jobs_are_staged_at_once_and_listed_until_they_are_over(
     assert [(job.organization_id, job.kwargs) for job in staged] == many
     assert {(job.name, job.queue) for job in staged} == {("look_at_call", "billing")}
     assert len({job.correlation_id for job in staged}) == 1
-    assert shared.run(lambda s: owed(s, REFRESH_CALL)) == {(f"org_{n}", f"c{n}") for n in range(3)}
+    assert shared.run(lambda s: open_arguments(s, REFRESH_CALL)) == {
+        (f"org_{n}", f"c{n}") for n in range(3)
+    }
 
     shared.run(lambda s: s.delete(s.get_one(Job, ids[0])))
-    assert shared.run(lambda s: owed(s, REFRESH_CALL)) == {("org_1", "c1"), ("org_2", "c2")}
+    assert shared.run(lambda s: open_arguments(s, REFRESH_CALL)) == {
+        ("org_1", "c1"),
+        ("org_2", "c2"),
+    }
     shared.run(lambda s: [s.delete(s.get_one(Job, one)) for one in ids[1:]])
-    assert shared.run(lambda s: owed(s, REFRESH_CALL)) == set()
+    assert shared.run(lambda s: open_arguments(s, REFRESH_CALL)) == set()
 
 
 def test_staging_many_does_nothing_for_none_or_with_wrong_arguments(shared):

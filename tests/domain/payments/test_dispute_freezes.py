@@ -19,6 +19,7 @@ from domain.wallet import operations as wallet
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.support import (
     T0,
+    active_freezes,
     campaign,
     debit,
     entries,
@@ -26,7 +27,6 @@ from tests.domain.support import (
     make_brand,
     make_campaign,
     payment,
-    standing,
     subscribe,
 )
 from tests.support.world import make_organization
@@ -72,7 +72,7 @@ def test_a_reported_dispute_freezes_once_and_pauses_the_campaigns(shared, org, p
     cause = report(shared, paid)
     for _ in range(2):
         place(shared, org, cause)
-    assert standing(shared, org) == {"dispute"}
+    assert active_freezes(shared, org) == {"dispute"}
     assert kinds(shared, org).count("freeze") == 1
     assert campaign(shared, campaign_id).pause_reason == "wallet_frozen"
     assert debit(shared, org, 1).outcome == "FROZEN_WALLET"
@@ -81,36 +81,36 @@ def test_a_reported_dispute_freezes_once_and_pauses_the_campaigns(shared, org, p
 @pytest.mark.parametrize(("state", "frozen"), [(OPEN, {"dispute"}), (WON, set()), (LOST, set())])
 def test_provider_state_decides_in_whatever_order_jobs_run(shared, state, frozen):
     for order in itertools.permutations(["reported", "says", "place", "lift"]):
-        house = make_organization(shared)
-        subscribe(shared, house)
+        org = make_organization(shared)
+        subscribe(shared, org)
         one = f"P-{secrets.token_hex(6)}"
-        shared.run(lambda s, h=house, p=one: wallet.settle(s, h, payment(p, h, 100), T0))
+        shared.run(lambda s, h=org, p=one: wallet.settle(s, h, payment(p, h, 100), T0))
         cause = cause_of_dispute(Provider.PAYPAL, f"{one}-D")
         acts = {
             "reported": lambda p=one: report(shared, p),
-            "says": lambda h=house, p=one: shared.run(lambda s: provider_says(s, h, p, state)),
-            "place": lambda h=house, c=cause: place(shared, h, c),
-            "lift": lambda h=house, c=cause: lift(shared, h, c),
+            "says": lambda h=org, p=one: shared.run(lambda s: provider_says(s, h, p, state)),
+            "place": lambda h=org, c=cause: place(shared, h, c),
+            "lift": lambda h=org, c=cause: lift(shared, h, c),
         }
         for name in order:
             acts[name]()
         # The job that the provider's state stages runs after it, whatever was reported before
         acts["place" if state is OPEN else "lift"]()
-        assert (standing(shared, house), order) == (frozen, order)
+        assert (active_freezes(shared, org), order) == (frozen, order)
 
 
 def test_freeze_whose_cause_was_settled_meanwhile_is_not_placed(shared, org, paid):
     cause = report(shared, paid)
     shared.run(lambda s: provider_says(s, org, paid, WON))
     place(shared, org, cause)
-    assert standing(shared, org) == set()
+    assert active_freezes(shared, org) == set()
 
 
 def test_unfreeze_with_an_active_cause_lifts_nothing(shared, org, paid):
     cause = report(shared, paid)
     place(shared, org, cause)
     lift(shared, org, cause)
-    assert standing(shared, org) == {"dispute"}
+    assert active_freezes(shared, org) == {"dispute"}
 
 
 def test_freeze_that_waited_for_the_providers_state_reads_it(shared, shared_urls, org, paid):
@@ -122,7 +122,7 @@ def test_freeze_that_waited_for_the_providers_state_reads_it(shared, shared_urls
         lambda s: provider_says(s, org, paid, WON),
         lambda: place(shared, org, cause),
     )
-    assert standing(shared, org) == set()
+    assert active_freezes(shared, org) == set()
 
 
 def test_lifting_one_dispute_leaves_another_and_a_manual_freeze(shared, org, paid):
@@ -138,10 +138,10 @@ def test_lifting_one_dispute_leaves_another_and_a_manual_freeze(shared, org, pai
     )
     shared.run(lambda s: provider_says(s, org, paid, LOST))
     lift(shared, org, cause)
-    assert standing(shared, org) == {"dispute", "manual"}
+    assert active_freezes(shared, org) == {"dispute", "manual"}
     shared.run(lambda s: provider_says(s, org, other, WON))
     lift(shared, org, cause_of_dispute(Provider.PAYPAL, f"{other}-D"))
-    assert standing(shared, org) == {"manual"}
+    assert active_freezes(shared, org) == {"manual"}
 
 
 def test_an_appeal_freezes_again(shared, org, paid):
@@ -151,7 +151,7 @@ def test_an_appeal_freezes_again(shared, org, paid):
     lift(shared, org, cause)
     shared.run(lambda s: provider_says(s, org, paid, OPEN, at=30))
     place(shared, org, cause)
-    assert standing(shared, org) == {"dispute"}
+    assert active_freezes(shared, org) == {"dispute"}
 
 
 def test_freeze_lifted_by_an_operator_stays_lifted_until_new_state(shared, org, paid):
@@ -163,10 +163,10 @@ def test_freeze_lifted_by_an_operator_stays_lifted_until_new_state(shared, org, 
         )
     )
     place(shared, org, cause, now=later(2))
-    assert standing(shared, org) == set()
+    assert active_freezes(shared, org) == set()
     shared.run(lambda s: provider_says(s, org, paid, OPEN, now=later(3)))
     place(shared, org, cause, now=later(3))
-    assert standing(shared, org) == {"dispute"}
+    assert active_freezes(shared, org) == {"dispute"}
 
 
 def test_dispute_does_not_freeze_another_organization(shared, paid):
@@ -174,28 +174,28 @@ def test_dispute_does_not_freeze_another_organization(shared, paid):
     subscribe(shared, other)
     cause = report(shared, paid)
     place(shared, other, cause)
-    assert standing(shared, other) == set()
+    assert active_freezes(shared, other) == set()
 
 
 @pytest.mark.parametrize("reason", ["refund_shortfall", "call_shortfall"])
 def test_shortfall_freeze_lasts_while_an_amount_is_outstanding(shared, org, paid, reason):
     place(shared, org, "c", reason)
-    assert standing(shared, org) == set()
+    assert active_freezes(shared, org) == set()
     debit(shared, org, 100)
     shared.run(lambda s: wallet.settle(s, org, payment(paid, org, 100, 60), T0))
-    assert standing(shared, org) == {"refund_shortfall"}
+    assert active_freezes(shared, org) == {"refund_shortfall"}
     lift(shared, org, f"paypal:{paid}", "refund_shortfall")
     place(shared, org, "c", reason)
-    assert standing(shared, org) == {"refund_shortfall", reason}
+    assert active_freezes(shared, org) == {"refund_shortfall", reason}
 
 
 def test_the_subscriptions_freeze_follows_the_subscription_alone(shared, org):
     # Without a subscription the wallet is frozen, whichever job runs; with one it is not
     lift(shared, org, "", "subscription_inactive")
-    assert standing(shared, org) == {"subscription_inactive"}
+    assert active_freezes(shared, org) == {"subscription_inactive"}
     subscribe(shared, org)
     place(shared, org, "", "subscription_inactive")
-    assert standing(shared, org) == set()
+    assert active_freezes(shared, org) == set()
 
 
 @pytest.mark.parametrize(("reason", "code"), [("manual", "NOT_BY_A_JOB"), ("x", "UNKNOWN_REASON")])
@@ -204,11 +204,11 @@ def test_a_reason_that_no_job_may_decide_is_refused(shared, org, act, reason, co
     with pytest.raises(Refused) as caught:
         act(shared, org, "", reason)
     assert caught.value.code == code
-    assert standing(shared, org) == set()
+    assert active_freezes(shared, org) == set()
 
 
 @pytest.mark.parametrize("act", [place, lift])
-def test_without_an_organization_it_is_refused(shared, act):
+def test_freeze_job_is_refused_for_an_unknown_organization(shared, act):
     with pytest.raises(OrganizationNotFound):
         act(shared, "org_none", "c")
 
@@ -219,4 +219,4 @@ def test_placing_and_lifting_at_once_ends_as_the_cause_is(shared, org, paid):
     assert not [
         one for one in at_once([patiently(act) for act in acts]) if isinstance(one, Exception)
     ]
-    assert standing(shared, org) == {"dispute"}
+    assert active_freezes(shared, org) == {"dispute"}

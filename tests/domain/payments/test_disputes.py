@@ -22,6 +22,7 @@ from domain.wallet import operations as wallet
 from tests.db.support import at_once, patiently
 from tests.domain.support import (
     T0,
+    active_freezes,
     credit,
     debit,
     figures,
@@ -30,7 +31,6 @@ from tests.domain.support import (
     moves,
     payment,
     staged,
-    standing,
     subscribe,
 )
 from tests.support.world import make_organization
@@ -92,10 +92,10 @@ def test_part_of_a_lost_dispute_that_was_not_lost_is_credited(shared, org, paid)
 def test_dispute_of_spent_money_is_outstanding_and_freezes_until_won(shared, org, paid):
     debit(shared, org, 80)
     settle(shared, org, dispute(paid))
-    assert (figures(shared, org), standing(shared, org)) == ((0, 80), {"refund_shortfall"})
+    assert (figures(shared, org), active_freezes(shared, org)) == ((0, 80), {"refund_shortfall"})
     # Won: the credit pays the outstanding amount first
     settle(shared, org, dispute(paid, WON, at=20))
-    assert (figures(shared, org), standing(shared, org)) == ((20, 0), set())
+    assert (figures(shared, org), active_freezes(shared, org)) == ((20, 0), set())
 
 
 def test_a_dispute_takes_from_a_frozen_wallet_too(shared, org, paid):
@@ -212,11 +212,11 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("told", "left"), ENDS)
+@pytest.mark.parametrize(("states", "left"), ENDS)
 @pytest.mark.parametrize("spent", [0, 70])
-def test_end_is_the_same_in_every_order_and_with_repetitions(shared, told, left, spent):
+def test_end_is_the_same_in_every_order_and_with_repetitions(shared, states, left, spent):
     # Finds a late state that wins, a loss that is debited twice and a credit that is not netted
-    for order in itertools.permutations(told):
+    for order in itertools.permutations(states):
         org = make_organization(shared)
         one = pay(shared, org)
         if spent:
@@ -227,12 +227,12 @@ def test_end_is_the_same_in_every_order_and_with_repetitions(shared, told, left,
         balance, owed = figures(shared, org)
         assert (balance - owed, order) == (left - spent, order)
         assert balance == max(0, left - spent)
-        assert (standing(shared, org) == {"refund_shortfall"}) == (owed > 0)
+        assert (active_freezes(shared, org) == {"refund_shortfall"}) == (owed > 0)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_any_states_in_any_two_orders_lead_to_the_same_figures(shared, data):
+def test_dispute_states_lead_to_the_same_figures_in_any_order(shared, data):
     words = data.draw(
         st.lists(
             st.tuples(
@@ -325,7 +325,7 @@ def test_dispute_assigned_to_another_payment_is_a_conflict(shared, org, paid):
 def report(database, one, *, name="D", opening=True, about="same"):
     named = (one,) if about == "same" else about
     event = DisputeReport(Provider.PAYPAL, f"{one}-{name}", named, opening)
-    database.run(lambda session: disputes.report(session, event, T0))
+    database.run(lambda session: disputes.apply_event(session, event, T0))
     return event.external_id
 
 
@@ -352,8 +352,8 @@ def test_opened_dispute_of_a_known_payment_stages_freeze_and_refresh(shared, org
         "cause": f"paypal:{external_id}",
     }
     assert freeze.queue == "safety"
-    (look,) = staged(shared, org, "look_at_dispute")
-    assert look.kwargs == {"provider": "paypal", "external_id": external_id}
+    (job,) = staged(shared, org, "look_at_dispute")
+    assert job.kwargs == {"provider": "paypal", "external_id": external_id}
     # And the event alone moved no money
     assert figures(shared, org) == (100, 0)
 
@@ -429,12 +429,15 @@ def test_end_of_a_dispute_refreshes_the_payments_refunds_once(shared, org, paid)
     assert staged(shared, org, "look_at_payment") == []
     for _ in range(2):
         record(shared, dispute(paid, WON, at=20))
-    (look,) = staged(shared, org, "look_at_payment")
-    assert (look.kwargs["kind"], look.kwargs["external_id"]) == ("refund", f"{paid}-R1")
+    (job,) = staged(shared, org, "look_at_payment")
+    assert (job.kwargs["kind"], job.kwargs["external_id"]) == (
+        "refund",
+        f"{paid}-R1",
+    )
 
 
 def test_recorded_dispute_that_empties_the_wallet_is_enforced_at_once(shared, org, paid):
     subscribe(shared, org)
     debit(shared, org, 60)
     record(shared, dispute(paid))
-    assert standing(shared, org) == {"refund_shortfall"}
+    assert active_freezes(shared, org) == {"refund_shortfall"}

@@ -31,6 +31,7 @@ from tests.db.support import (
 )
 from tests.domain.support import (
     T0,
+    active_freezes,
     credit,
     debit,
     figures,
@@ -38,7 +39,6 @@ from tests.domain.support import (
     moves,
     payment,
     record_payment,
-    standing,
     subscribe,
 )
 from tests.support.world import make_organization
@@ -105,7 +105,7 @@ def test_more_refunded_than_captured_takes_no_more_than_was_given(shared, org):
 
 
 @st.composite
-def tellings(draw):
+def report_sequences(draw):
     """Draw cumulative states of one payment, each at least once, in any order."""
     captured = draw(st.integers(1, 10**9))
     parts = draw(st.lists(st.integers(1, 10**9), max_size=4))
@@ -113,18 +113,18 @@ def tellings(draw):
     for part in parts:
         refunded = min(captured, refunded + part)
         states.append((captured, refunded))
-    told = draw(st.permutations(states + draw(st.lists(st.sampled_from(states), max_size=3))))
-    return told, captured - refunded
+    reports = draw(st.permutations(states + draw(st.lists(st.sampled_from(states), max_size=3))))
+    return reports, captured - refunded
 
 
 @settings(max_examples=40, deadline=None)
-@given(tellings())
-def test_payment_moves_the_same_money_in_any_order_of_reports(shared, telling):
-    told, left = telling
+@given(report_sequences())
+def test_payment_moves_the_same_money_in_any_order_of_reports(shared, sequence):
+    reports, left = sequence
     org, one = make_organization(shared), new_id()
 
     def work(session):
-        for captured, refunded in told:
+        for captured, refunded in reports:
             facts = payment(one, org, captured, refunded)
             assert wallet.settle(session, org, facts, T0).ok
 
@@ -134,14 +134,14 @@ def test_payment_moves_the_same_money_in_any_order_of_reports(shared, telling):
 
 
 @settings(max_examples=40, deadline=None)
-@given(tellings(), st.data())
-def test_refunds_take_the_same_total_in_any_order_and_spending(shared, telling, data):
+@given(report_sequences(), st.data())
+def test_refunds_take_the_same_total_in_any_order_and_spending(shared, sequence, data):
     # Finds a refund that takes too little after spending, takes twice, or makes the balance
     # negative
-    told, left = telling
+    reports, left = sequence
     org, one = make_organization(shared), new_id()
     spent = 0
-    for captured, refunded in told:
+    for captured, refunded in reports:
         assert settle(shared, org, one, captured, refunded).ok
         balance, owed = figures(shared, org)
         assert balance >= 0
@@ -149,7 +149,7 @@ def test_refunds_take_the_same_total_in_any_order_and_spending(shared, telling, 
         if wanted and debit(shared, org, wanted).ok:
             spent += wanted
         # Then there is a freeze exactly while an amount is outstanding
-        assert (standing(shared, org) == {"refund_shortfall"}) == (owed > 0)
+        assert (active_freezes(shared, org) == {"refund_shortfall"}) == (owed > 0)
     balance, owed = figures(shared, org)
     assert balance - owed == left - spent
 
@@ -160,7 +160,7 @@ def test_refund_of_spent_money_is_outstanding_and_freezes(shared, org):
     debit(shared, org, 80)
     outcome = settle(shared, org, one, 100, 100)
     assert (outcome.outcome, outcome.balance_micros, outcome.owed_micros) == ("OK", 0, 80)
-    assert standing(shared, org) == {"refund_shortfall"}
+    assert active_freezes(shared, org) == {"refund_shortfall"}
     assert moves(shared, org)[2:] == [("refund", 20), ("owed", 80), ("freeze", 0)]
     assert debit(shared, org, 1).outcome == "FROZEN_WALLET"
 
@@ -180,11 +180,11 @@ def test_next_top_up_pays_the_outstanding_amount_and_lifts_its_freeze(shared, or
     # When too little is paid, and then the rest
     settle(shared, org, new_id(), 50)
     assert figures(shared, org) == (0, 30)
-    assert standing(shared, org) == {"refund_shortfall", "manual", "dispute"}
+    assert active_freezes(shared, org) == {"refund_shortfall", "manual", "dispute"}
     settle(shared, org, new_id(), 50)
     # Then the outstanding amount is paid first, its freeze is lifted, and the others stay
     assert figures(shared, org) == (20, 0)
-    assert standing(shared, org) == {"manual", "dispute"}
+    assert active_freezes(shared, org) == {"manual", "dispute"}
 
 
 @pytest.mark.parametrize("by", ["credit", "correct"])
@@ -201,7 +201,7 @@ def test_every_credit_pays_the_outstanding_amount_first(shared, org, by):
 
     outcome = shared.run(work)
     assert (outcome.balance_micros, outcome.owed_micros) == (1, 0)
-    assert standing(shared, org) == set()
+    assert active_freezes(shared, org) == set()
 
 
 def test_a_payment_of_another_organization_is_a_conflict_and_moves_nothing(shared, org):
@@ -311,7 +311,7 @@ def test_settling_and_debiting_at_once_add_up(shared, org):
 
 def test_reported_payment_is_not_believed_but_refreshed(shared):
     report = PaymentReport(Provider.PAYPAL, "refund", "R-1")
-    shared.run(lambda session: payments.report(session, report))
+    shared.run(lambda session: payments.stage_reported_refresh(session, report))
     (job,) = shared.run(lambda s: s.query(Job).filter_by(name="look_at_payment").all())
     assert job.kwargs == {"provider": "paypal", "kind": "refund", "external_id": "R-1"}
     assert job.queue == "billing"
@@ -329,7 +329,7 @@ def test_recorded_refund_that_freezes_is_enforced_at_once(shared, org):
     record_payment(shared, payment(one, org, 100))
     debit(shared, org, 60)
     record_payment(shared, payment(one, org, 100, 100))
-    assert standing(shared, org) == {"refund_shortfall"}
+    assert active_freezes(shared, org) == {"refund_shortfall"}
 
 
 @pytest.mark.parametrize("whose", [None, "org_none"])

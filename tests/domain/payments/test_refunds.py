@@ -17,6 +17,7 @@ from domain.wallet import operations as wallet
 from tests.db.support import at_once, patiently
 from tests.domain.support import (
     T0,
+    active_freezes,
     debit,
     figures,
     later,
@@ -25,7 +26,6 @@ from tests.domain.support import (
     payment,
     record_payment,
     staged,
-    standing,
 )
 from tests.support.world import make_organization
 
@@ -36,11 +36,11 @@ PENDING, COMPLETED, FAILED = RefundState.PENDING, RefundState.COMPLETED, RefundS
 def paid(shared, org):
     """The ID of a credited payment of 100."""
     one = f"P-{secrets.token_hex(6)}"
-    assert told(shared, org, one).ok
+    assert settle_payment(shared, org, one).ok
     return one
 
 
-def told(database, org, one, captured=100, refunded=0, at: datetime | None = T0):
+def settle_payment(database, org, one, captured=100, refunded=0, at: datetime | None = T0):
     facts = payment(one, org, captured, refunded, stated_at=at)
     return database.run(lambda session: wallet.settle(session, org, facts, T0))
 
@@ -79,20 +79,20 @@ def test_a_pending_refund_that_fails_is_given_back(shared, org, paid):
 def test_a_refund_that_failed_does_not_stay_in_a_cumulative_figure(shared, org, paid):
     # Given a pending full refund, which the payment itself shows as refunded, and its failure
     give_back(shared, org, paid, refund(f"{paid}-A", 100, PENDING, total=100))
-    told(shared, org, paid, refunded=100, at=later(10))
+    settle_payment(shared, org, paid, refunded=100, at=later(10))
     assert figures(shared, org) == (0, 0)
     # When it fails, Then all is credited, also while the payment's own report is the old one
     give_back(shared, org, paid, refund(f"{paid}-A", 100, FAILED, total=100, at=20))
     assert figures(shared, org) == (100, 0)
     # And the payment's newer report is believed
-    told(shared, org, paid, refunded=0, at=later(30))
-    told(shared, org, paid, refunded=100, at=later(10))
+    settle_payment(shared, org, paid, refunded=0, at=later(30))
+    settle_payment(shared, org, paid, refunded=100, at=later(10))
     assert figures(shared, org) == (100, 0)
 
 
 def test_a_figure_stated_at_the_instant_of_a_failure_is_reduced_by_it(shared, org, paid):
     give_back(shared, org, paid, refund(f"{paid}-A", 100, PENDING))
-    told(shared, org, paid, refunded=100, at=later(20))
+    settle_payment(shared, org, paid, refunded=100, at=later(20))
     assert figures(shared, org) == (0, 0)
     give_back(shared, org, paid, refund(f"{paid}-A", 100, FAILED, at=20))
     assert figures(shared, org) == (100, 0)
@@ -118,11 +118,11 @@ READINGS = [
 def test_refunds_leave_the_same_in_any_order_of_reports(shared, order):
     # Finds a late state that wins, a forgotten failure, and a maximum used as a sum
     org, one = make_organization(shared), f"P-{secrets.token_hex(6)}"
-    told(shared, org, one, at=None)
+    settle_payment(shared, org, one, at=None)
     for number in (*order, *order[:2]):
         name, *rest = READINGS[number]
         if name == "P":
-            assert told(shared, org, one, refunded=0, at=later(5)).ok
+            assert settle_payment(shared, org, one, refunded=0, at=later(5)).ok
         else:
             amount, state, total, made, at = rest
             facts = refund(f"{one}-{name}", amount, state, total, made, at)
@@ -141,7 +141,7 @@ def test_of_one_instant_and_without_any_the_more_final_state_counts(shared, org,
 def test_refund_reported_before_its_payment_takes_nothing_until_then(shared, org):
     one = f"P-{secrets.token_hex(6)}"
     assert give_back(shared, org, one, refund(f"{one}-A", 40)).balance_micros == 0
-    assert told(shared, org, one).balance_micros == 60
+    assert settle_payment(shared, org, one).balance_micros == 60
     assert moves(shared, org) == [("topup", 60)]
 
 
@@ -154,9 +154,9 @@ def test_refunds_never_take_more_than_was_captured(shared, org, paid):
 def test_refund_of_spent_money_is_outstanding_until_it_fails(shared, org, paid):
     debit(shared, org, 80)
     give_back(shared, org, paid, refund(f"{paid}-A", 100, PENDING))
-    assert (figures(shared, org), standing(shared, org)) == ((0, 80), {"refund_shortfall"})
+    assert (figures(shared, org), active_freezes(shared, org)) == ((0, 80), {"refund_shortfall"})
     give_back(shared, org, paid, refund(f"{paid}-A", 100, FAILED, at=20))
-    assert (figures(shared, org), standing(shared, org)) == ((20, 0), set())
+    assert (figures(shared, org), active_freezes(shared, org)) == ((20, 0), set())
 
 
 def test_refunds_of_one_payment_at_once_add_up(shared, org, paid):
@@ -186,7 +186,7 @@ def test_a_refund_that_is_refused_changes_nothing(shared, org, paid, amount, tot
 
 def test_a_refund_known_as_another_payments_is_a_conflict(shared, org, paid):
     other = f"P-{secrets.token_hex(6)}"
-    told(shared, org, other)
+    settle_payment(shared, org, other)
     give_back(shared, org, paid, refund(f"{paid}-A", 30))
     moved = figures(shared, org)
     outcome = give_back(shared, org, other, refund(f"{paid}-A", 30, FAILED, at=99))
@@ -205,7 +205,7 @@ def test_failed_refund_is_refused_when_the_wallet_is_full(shared, org, paid):
     # Given a refund, and a wallet that other payments have filled to its limit since
     give_back(shared, org, paid, refund(f"{paid}-A", 100, PENDING))
     for _ in range(900):
-        full = told(shared, org, f"P-{secrets.token_hex(6)}", AMOUNT_MICROS_MAX)
+        full = settle_payment(shared, org, f"P-{secrets.token_hex(6)}", AMOUNT_MICROS_MAX)
         assert full.ok
     before = money_state(shared, org)
     # When the refund fails

@@ -15,18 +15,18 @@ from tests.domain.support import T0, debit, entries, figures, later, payment, st
 from tests.domain.wallet.hold_support import settle
 from tests.domain.wallet.level_support import (
     TERMS,
+    alert_subjects,
     begin,
     charged,
     decide,
     decisions,
     declined,
     notice,
+    open_alert_subjects,
     settings,
-    standing,
     states,
     switch_off,
     switch_on,
-    told,
 )
 from tests.domain.wallet.support import freeze
 from tests.support.world import make_organization
@@ -150,7 +150,7 @@ def test_decline_is_alerted_and_tried_again_after_the_back_off(shared, low, deci
     declined(shared, decided, later(30))
     assert (states(shared, low), figures(shared, low)) == (["declined"], (40, 0))
     assert newest(shared, low).decline_code == "card_declined"
-    assert standing(shared, low, "top_up_declined") == ["paypal"]
+    assert open_alert_subjects(shared, low, "top_up_declined") == ["paypal"]
     # The next check is due earlier and finds that it is too soon; another is due at the end of the
     # back-off.
     retry = later(30 + 3600)
@@ -169,10 +169,10 @@ def test_declines_in_a_row_double_the_wait_and_a_success_resets_it(shared, low):
         retry = now + timedelta(hours=hours)
         assert decide(shared, low, now + GAP) == Wait(retry, Why.BACK_OFF)
         now = retry
-    assert told(shared, low, kind="top_up_declined") == ["paypal"]
+    assert alert_subjects(shared, low, kind="top_up_declined") == ["paypal"]
     assert decide(shared, low, now) == TopUpCharge(100)
     charged(shared, low, newest(shared, low).id, now)
-    assert standing(shared, low, "top_up_declined") == []
+    assert open_alert_subjects(shared, low, "top_up_declined") == []
     debit(shared, low, 100, now=now)
     assert decide(shared, low, now + GAP) == TopUpCharge(100)
     declined(shared, newest(shared, low).id, now + GAP)
@@ -233,12 +233,12 @@ def test_the_cap_in_money_holds_until_a_day_has_passed(shared, low):
     # When a third is needed
     end = T0 + DAY
     assert decide(shared, low, later(3 * 3600)) == Wait(end, Why.DAY_CAP)
-    assert standing(shared, low, "top_up_capped") == ["paypal"]
+    assert open_alert_subjects(shared, low, "top_up_capped") == ["paypal"]
     # Then it waits until the first is exactly a day old
     assert decide(shared, low, end - timedelta(microseconds=1)) == Wait(end, Why.DAY_CAP)
     assert decide(shared, low, end) == TopUpCharge(100)
-    assert told(shared, low, kind="top_up_capped") == ["paypal"]
-    assert standing(shared, low, "top_up_capped") == []
+    assert alert_subjects(shared, low, kind="top_up_capped") == ["paypal"]
+    assert open_alert_subjects(shared, low, "top_up_capped") == []
 
 
 def test_the_cap_in_money_is_used_to_its_exact_limit(shared, low):

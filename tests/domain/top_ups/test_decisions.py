@@ -41,7 +41,7 @@ JOB = "decide_top_up"
 NEW_ID = "SELECT ledger_new_id('job')"
 
 
-def looks(database, org):
+def check_waits(database, org):
     """List the waits of the staged checks in seconds, by the database's clock."""
     rows = database.run(
         lambda session: session.execute(
@@ -149,7 +149,7 @@ def test_thresholds_and_the_level_are_watched_together(shared, low):
     assert (crossed(shared, low), notice(shared, low)) == ([], 50)
 
 
-def test_an_organization_without_it_stages_nothing(shared, funded):
+def test_organization_without_automatic_top_up_stages_nothing(shared, funded):
     switch_on(shared, funded)
     switch_off(shared, funded)
     set_thresholds(shared, funded, 50)
@@ -253,16 +253,16 @@ def test_wait_stages_one_check_for_its_end(shared, low):
     freeze(shared, low)
     for seconds in (0, 10, 20):
         decide(shared, low, later(seconds))
-    assert looks(shared, low) == [3600]
+    assert check_waits(shared, low) == [3600]
     # When that check found the same, Then another follows
     decide(shared, low, later(3600))
-    assert looks(shared, low) == [3600, 3600]
+    assert check_waits(shared, low) == [3600, 3600]
 
 
 def test_decision_stages_the_check_that_expires_it_if_not_charged(shared, low):
     forget_jobs(shared, low)
     decide(shared, low)
-    assert looks(shared, low) == [3600]
+    assert check_waits(shared, low) == [3600]
     # When its time is over
     assert decide(shared, low, T0 + DECISION_LIFE) == TopUpCharge(100)
     # Then it is expired, and the next decision has a new key

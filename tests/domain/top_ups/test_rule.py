@@ -44,7 +44,7 @@ def rule(*before, available=0, terms=TERMS, now=T0, hindrance=None):
     return decide_top_up(terms, available, before, now, hindrance=hindrance)
 
 
-def test_it_charges_below_the_level_and_not_at_it():
+def test_top_up_is_charged_below_the_level_and_not_at_it():
     assert rule(available=49) == TopUpCharge(100)
     assert rule(available=50) == Enough()
     assert rule(available=-7) == TopUpCharge(100)
@@ -111,13 +111,13 @@ def test_charge_a_day_old_does_not_count_and_a_younger_one_does():
     assert rule(past(State.CHARGED, DAY - TICK, 250)) == Wait(T0 + TICK, Why.DAY_CAP)
 
 
-def test_declined_and_expired_ones_do_not_count_against_the_cap():
+def test_declined_and_expired_decisions_do_not_count_for_the_cap():
     before = [past(State.EXPIRED, n * HOUR, 10**6) for n in range(2, 9)]
     declined = past(State.DECLINED, 12 * HOUR, 10**6)
     assert rule(*before, declined) == TopUpCharge(100)
 
 
-def test_it_waits_until_enough_of_the_past_has_left_the_day():
+def test_top_up_waits_until_enough_charges_are_a_day_old():
     # Given 240 in three charges, of which the oldest two must be a day old before 100 fit
     before = [past(State.CHARGED, n * HOUR, 80) for n in (1, 5, 9)]
     assert rule(*before) == Wait(before[1].decided_at + DAY, Why.DAY_CAP)
@@ -141,7 +141,7 @@ _TERMS = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(_TERMS, _STEPS)
-def test_random_histories_break_no_promise(terms, steps):
+def test_random_histories_respect_every_limit(terms, steps):
     """Find exceeded caps, two pending decisions, bursts, early retries, endless waits."""
     history: list[Past] = []
     now = T0

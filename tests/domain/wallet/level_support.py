@@ -61,7 +61,7 @@ def notice(database, org):
     return database.run(lambda session: session.get_one(Wallet, org).notice_below_micros)
 
 
-def told(database, org, *, cleared=True, kind="low_balance"):
+def alert_subjects(database, org, *, cleared=True, kind="low_balance"):
     """List the subjects of all alerts, or only of the open ones, oldest first."""
     rows = database.run(
         lambda session: alerts.list_alerts(session, organization_id=org, kind=kind, cleared=cleared)
@@ -69,9 +69,9 @@ def told(database, org, *, cleared=True, kind="low_balance"):
     return [row.subject for row in reversed(rows)]
 
 
-def standing(database, org, kind="low_balance"):
+def open_alert_subjects(database, org, kind="low_balance"):
     """List the subjects of the open alerts."""
-    return told(database, org, cleared=False, kind=kind)
+    return alert_subjects(database, org, cleared=False, kind=kind)
 
 
 def top_up(database, org, amount):

@@ -47,7 +47,7 @@ def test_a_refused_purchase_changes_nothing_and_its_key_is_free(shared, funded, 
     assert not buy(shared, funded, 5, "n1").replayed
 
 
-def test_a_frozen_wallet_and_none_at_all_buy_nothing(shared, funded):
+def test_purchase_is_refused_without_a_wallet_or_while_frozen(shared, funded):
     freeze(shared, funded)
     before = everything(shared, funded)
     assert buy(shared, funded, 5, "n1").outcome == "FROZEN_WALLET"

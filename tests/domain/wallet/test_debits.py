@@ -180,11 +180,11 @@ def test_batch_leaves_the_same_bytes_as_single_debits(shared):
     assert [job.organization_id for job in together[2]] == sorted([poor, spare])
 
 
-def test_no_debits_are_no_call(shared):
+def test_empty_batch_sends_no_statement(shared):
     assert many(shared, []) == []
 
 
-def test_a_repeat_of_all_is_answered_as_the_first_time(shared, org):
+def test_repeated_batch_returns_the_first_results(shared, org):
     credit(shared, org, 10)
     debits = [ask(org, f"k{n}", n) for n in range(1, 4)]
     first = many(shared, debits)
@@ -220,7 +220,7 @@ def test_a_key_out_of_bounds_is_refused_alone(shared, org, key):
     assert [one.outcome for one in outcomes] == ["INVALID_KEY", "OK"]
 
 
-def test_missing_parts_are_refused_or_raise_and_never_succeed(shared, org):
+def test_debit_with_a_missing_part_never_succeeds(shared, org):
     credit(shared, org, 10)
     outcomes = many(shared, [ask(org, "a", 1, None), ask(org, "b")])
     assert [one.outcome for one in outcomes] == ["CURRENCY_MISMATCH", "OK"]
@@ -307,7 +307,7 @@ def test_wallets_are_locked_in_the_order_of_their_ids(shared):
 
     # When it waits for the earlier wallet, Then it holds no lock that another may be waiting for
     with holding(shared, somebody):
-        told = at_once(
+        answered = at_once(
             [
                 lambda: shared.run(
                     lambda session: (
@@ -318,8 +318,8 @@ def test_wallets_are_locked_in_the_order_of_their_ids(shared):
                 lambda: [shared.run(later_one_is_free) for _ in range(40)],
             ]
         )
-    assert type(told[0]).__name__ == "DatabaseBusy"
-    assert not isinstance(told[1], Exception)
+    assert type(answered[0]).__name__ == "DatabaseBusy"
+    assert not isinstance(answered[1], Exception)
 
 
 def test_threads_with_wallets_in_any_order_debit_exactly_what_they_request(shared):
@@ -334,8 +334,8 @@ def test_threads_with_wallets_in_any_order_debit_exactly_what_they_request(share
             for n in range(10)
         ]
 
-    told = at_once([caller(number) for number in range(8)])
-    assert all(one.ok and not one.replayed for calls in told for call in calls for one in call)
+    answered = at_once([caller(number) for number in range(8)])
+    assert all(one.ok and not one.replayed for calls in answered for call in calls for one in call)
     for org in orgs:
         assert figures(shared, org) == (10_000 - 10 * sum(range(1, 9)), 0)
         assert [entry.entry_no for entry in entries(shared, org)] == list(range(82))
@@ -394,7 +394,7 @@ def test_debit_now_stages_the_same_enforcement_as_a_debit(shared):
     assert (other.ring_at - other.staged_at).total_seconds() == pytest.approx(2, abs=0.1)
 
 
-def test_a_key_of_a_calls_own_is_refused_among_many(shared, org):
+def test_reserved_key_of_a_call_is_refused_in_a_batch(shared, org):
     debits = [Debit(org, "call:c1:commit", 1, "USD", "messages")]
     answers = shared.run(lambda session: debit_many(session, debits, T0))
     assert [one.outcome for one in answers] == ["RESERVED_KEY"]

@@ -16,6 +16,7 @@ from domain.wallet.ledger import WalletNotFound
 from tests.db.support import at_once
 from tests.domain.support import (
     T0,
+    active_freezes,
     correct,
     credit,
     debit,
@@ -23,7 +24,6 @@ from tests.domain.support import (
     later,
     money_state,
     staged,
-    standing,
 )
 from tests.domain.wallet.support import MANUAL, bare_organization, freeze, override, unfreeze
 
@@ -44,7 +44,7 @@ def test_wallet_is_frozen_while_any_reason_is_active(shared, org):
     credit(shared, org, 100)
     for reason in FreezeReason:
         freeze(shared, org, reason)
-    assert standing(shared, org) == set(FreezeReason)
+    assert active_freezes(shared, org) == set(FreezeReason)
     for reason in sorted(set(FreezeReason) - {MANUAL}):
         assert unfreeze(shared, org, reason) == 1
         assert debit(shared, org, 1).outcome == "FROZEN_WALLET"
@@ -76,9 +76,9 @@ def test_reason_may_have_several_causes_and_is_lifted_by_one_or_all(shared, org)
         assert freeze(shared, org, FreezeReason.DISPUTE, cause=cause)
     assert unfreeze(shared, org, FreezeReason.DISPUTE, cause="D-2") == 1
     assert unfreeze(shared, org, FreezeReason.DISPUTE, cause="D-2") == 0
-    assert standing(shared, org) == {"dispute"}
+    assert active_freezes(shared, org) == {"dispute"}
     assert unfreeze(shared, org, FreezeReason.DISPUTE) == 2
-    assert standing(shared, org) == set()
+    assert active_freezes(shared, org) == set()
     assert [e.entry_no for e in entries(shared, org)] == list(range(7))
 
 

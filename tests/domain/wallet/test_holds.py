@@ -7,7 +7,7 @@ import pytest
 from base.enums import FreezeReason
 from base.money import AMOUNT_MICROS_MAX
 from domain.wallet.ledger import WalletOutcome
-from tests.domain.support import T0, credit, debit, entries, later, standing
+from tests.domain.support import T0, active_freezes, credit, debit, entries, later
 from tests.domain.wallet.hold_support import (
     END,
     SETTLING,
@@ -51,7 +51,7 @@ def test_a_hold_takes_the_last_micro_and_not_one_more(shared, funded):
     assert everything(shared, funded) == before
 
 
-def test_open_holds_count_so_that_six_of_1000_never_fit_on_5000(shared, org):
+def test_sixth_hold_of_1000_is_refused_on_a_balance_of_5000(shared, org):
     credit(shared, org, 5_000)
     codes = [reserve(shared, org, 1_000, f"c{n}").outcome for n in range(6)]
     assert codes == ["OK"] * 5 + ["INSUFFICIENT_FUNDS"]
@@ -243,25 +243,28 @@ def test_cost_over_the_hold_takes_available_then_debt_then_is_outstanding(
     assert money(shared, funded) == after
     assert fate(shared, funded) == ("committed", 50, 50, 0, cost, short)
     assert fate(shared, funded, "other")[:2] == ("open", 40)
-    assert standing(shared, funded) == ({"call_shortfall"} if short else set())
+    assert active_freezes(shared, funded) == ({"call_shortfall"} if short else set())
 
 
 def test_shortfall_is_recorded_by_entries_and_paid_by_the_next_credit(shared, funded):
     reserve(shared, funded, 100)
     assert commit(shared, funded, 130).owed_micros == 30
-    told = [(one.kind, one.amount_micros) for one in entries(shared, funded)[2:]]
-    assert told == [("call", 100), ("owed", 30), ("freeze", 0)]
+    written = [(one.kind, one.amount_micros) for one in entries(shared, funded)[2:]]
+    assert written == [("call", 100), ("owed", 30), ("freeze", 0)]
     assert {one.operation_key for one in entries(shared, funded)[2:]} == {"call:c1:commit"}
     credit(shared, funded, 29)
-    assert (money(shared, funded), standing(shared, funded)) == ((0, 0, 1), {"call_shortfall"})
+    assert (money(shared, funded), active_freezes(shared, funded)) == (
+        (0, 0, 1),
+        {"call_shortfall"},
+    )
     credit(shared, funded, 11)
-    assert (money(shared, funded), standing(shared, funded)) == ((10, 0, 0), set())
+    assert (money(shared, funded), active_freezes(shared, funded)) == ((10, 0, 0), set())
 
 
 def test_debt_within_the_limit_freezes_nothing_but_leaves_no_money(shared, funded):
     set_limit(shared, funded, 50)
     assert commit(shared, funded, 150).available_micros == -50
-    assert (money(shared, funded), standing(shared, funded)) == ((-50, 0, 0), set())
+    assert (money(shared, funded), active_freezes(shared, funded)) == ((-50, 0, 0), set())
     assert debit(shared, funded, 1).outcome == "INSUFFICIENT_FUNDS"
     assert reserve(shared, funded, 1, "c2").outcome == "INSUFFICIENT_FUNDS"
     assert commit(shared, funded, 1, "c3").owed_micros == 1
@@ -271,7 +274,7 @@ def test_frozen_wallets_call_is_charged_nevertheless(shared, funded):
     reserve(shared, funded, 60)
     freeze(shared, funded, FreezeReason.DISPUTE)
     assert commit(shared, funded, 70).ok
-    assert (money(shared, funded), standing(shared, funded)) == ((30, 0, 0), {"dispute"})
+    assert (money(shared, funded), active_freezes(shared, funded)) == ((30, 0, 0), {"dispute"})
 
 
 def test_a_call_without_a_hold_is_billed_directly(shared, funded):

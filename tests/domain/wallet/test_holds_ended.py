@@ -12,7 +12,7 @@ from base.money import AMOUNT_MICROS_MAX
 from db.address import driver_url
 from domain.wallet import holds
 from domain.wallet.ledger import WalletNotFound
-from tests.domain.support import T0, correct, later, standing
+from tests.domain.support import T0, active_freezes, correct, later
 from tests.domain.wallet.hold_support import (
     END,
     SETTLING,
@@ -102,7 +102,7 @@ def test_returned_hold_pays_the_outstanding_amount_and_lifts_its_freeze(shared, 
     reserve(shared, funded, 80)
     reserve(shared, funded, 90, "c2")
     settle(shared, funded, 100, 100)
-    assert (money(shared, funded), standing(shared, funded)) == (
+    assert (money(shared, funded), active_freezes(shared, funded)) == (
         (170, 170, 70),
         {"refund_shortfall"},
     )
@@ -110,7 +110,7 @@ def test_returned_hold_pays_the_outstanding_amount_and_lifts_its_freeze(shared, 
     cost = 20 if way == "commit" else 0
     commit(shared, funded, 20) if cost else SETTLING[way](shared, funded)
     if cost:
-        assert (money(shared, funded), standing(shared, funded)) == (
+        assert (money(shared, funded), active_freezes(shared, funded)) == (
             (90, 90, 10),
             {"refund_shortfall"},
         )
@@ -118,7 +118,10 @@ def test_returned_hold_pays_the_outstanding_amount_and_lifts_its_freeze(shared, 
     # Then nothing is outstanding, and the freeze that it caused is lifted
     free = 10 if not cost else 80
     held = 90 if not cost else 0
-    assert (money(shared, funded), standing(shared, funded)) == ((held + free, held, 0), set())
+    assert (money(shared, funded), active_freezes(shared, funded)) == (
+        (held + free, held, 0),
+        set(),
+    )
 
 
 # Expire

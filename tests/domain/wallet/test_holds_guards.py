@@ -16,6 +16,7 @@ from db.locks import OrganizationNotFound
 from domain.enforcement import enforce_entitlement
 from tests.domain.support import (
     T0,
+    active_freezes,
     campaign,
     correct,
     credit,
@@ -25,7 +26,6 @@ from tests.domain.support import (
     make_brand,
     make_campaign,
     staged,
-    standing,
     subscribe,
 )
 from tests.domain.wallet.hold_support import (
@@ -79,10 +79,10 @@ def test_freeze_placed_by_a_shortfall_or_lifted_by_a_payment_is_enforced(shared,
     # Given that available stays at zero all the time, so that it does not cross zero
     reserve(shared, funded, 100)
     assert follows(shared, funded, lambda: commit(shared, funded, 130)) == 1
-    assert standing(shared, funded) == {"call_shortfall"}
+    assert active_freezes(shared, funded) == {"call_shortfall"}
     assert follows(shared, funded, lambda: credit(shared, funded, 20)) == 0
     assert follows(shared, funded, lambda: credit(shared, funded, 10)) == 1
-    assert standing(shared, funded) == set()
+    assert active_freezes(shared, funded) == set()
     commit(shared, funded, 5, "c2")
     assert follows(shared, funded, lambda: correct(shared, funded, 5)) == 1
 
@@ -101,13 +101,16 @@ def test_freeze_that_ends_with_a_returned_hold_is_enforced(shared, org, give_bac
     reserve(shared, org, 50, "c1")
     reserve(shared, org, 50, "c2")
     settle(shared, org, 100, 100)
-    assert (money(shared, org), standing(shared, org)) == ((100, 100, 100), {"refund_shortfall"})
+    assert (money(shared, org), active_freezes(shared, org)) == (
+        (100, 100, 100),
+        {"refund_shortfall"},
+    )
     # When both are returned, and only the second pays the rest
     assert follows(shared, org, lambda: give_back(shared, org)) == 1
-    assert (money(shared, org), standing(shared, org)) == ((0, 0, 0), set())
+    assert (money(shared, org), active_freezes(shared, org)) == ((0, 0, 0), set())
 
 
-def test_a_hold_that_takes_the_last_money_pauses_and_its_end_resumes(shared, org):
+def test_campaigns_pause_while_a_hold_takes_the_last_money(shared, org):
     # Given a running campaign
     subscribe(shared, org)
     credit(shared, org, 100)
@@ -150,7 +153,7 @@ AS_APP = {
 
 
 @pytest.mark.parametrize("name", AS_APP)
-def test_the_serving_role_may_not(shared, shared_urls, funded, name):
+def test_serving_role_cannot_change_holds(shared, shared_urls, funded, name):
     reserve(shared, funded, 60)
     before = everything(shared, funded)
     with (
@@ -200,7 +203,7 @@ AS_SUPERUSER = {
 
 
 @pytest.mark.parametrize("name", AS_SUPERUSER)
-def test_even_a_superuser_may_not(shared, shared_urls, funded, name):
+def test_superuser_cannot_break_the_holds_guards(shared, shared_urls, funded, name):
     # Given an open hold, a released one, one that was charged and one that was charged late
     reserve(shared, funded, 10, "open", provider_call_id="v1")
     for call in ("released", "late"):
@@ -243,7 +246,7 @@ def test_rebuild_that_frees_money_pays_the_outstanding_amount(shared, shared_url
     as_owner(shared_urls, f"UPDATE wallets SET held_micros = 100 WHERE organization_id = '{org}'")
     settle(shared, org, 100, 100)
     rebuild(owner, org)
-    assert (money(shared, org), standing(shared, org)) == ((0, 0, 0), set())
+    assert (money(shared, org), active_freezes(shared, org)) == ((0, 0, 0), set())
 
 
 def test_holds_that_the_entries_do_not_cover_need_an_operator(shared, shared_urls, owner, funded):

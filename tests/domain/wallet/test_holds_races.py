@@ -64,7 +64,7 @@ IN_TURN = {
 }
 
 
-def told(answer):
+def outcome_of(answer):
     """Return an outcome as text: OK, replay or a code; or the calls that expired."""
     if isinstance(answer, list | BaseException):
         return answer if isinstance(answer, list) else repr(answer)
@@ -82,7 +82,7 @@ def test_second_operation_sees_the_result_of_the_first(shared, shared_urls, fund
         lambda: shared.run(lambda session: ENDINGS[second](session, funded)),
     )
     # Then the second decides by what the first has done
-    assert (told(answer), money(shared, funded)) == IN_TURN[first, second]
+    assert (outcome_of(answer), money(shared, funded)) == IN_TURN[first, second]
 
 
 def test_two_first_requests_for_a_call_make_one_hold(shared, shared_urls, funded):
@@ -92,7 +92,7 @@ def test_two_first_requests_for_a_call_make_one_hold(shared, shared_urls, funded
         lambda session: ENDINGS["reserve"](session, funded),
         lambda: shared.run(lambda session: ENDINGS["reserve"](session, funded)),
     )
-    assert (told(answer), money(shared, funded)) == (REPLAY, (100, 5, 0))
+    assert (outcome_of(answer), money(shared, funded)) == (REPLAY, (100, 5, 0))
 
 
 def test_expiry_commit_and_extension_race_safely(shared, org):
@@ -145,14 +145,14 @@ def test_expiry_and_extension_never_both_win(shared, org):
 def test_concurrent_commits_of_one_call_charge_once(shared, funded):
     reserve(shared, funded, 60)
     answers = at_once([lambda: commit(shared, funded, 40)] * 12)
-    assert sorted(told(one) for one in answers) == ["OK"] + [REPLAY] * 11
+    assert sorted(outcome_of(one) for one in answers) == ["OK"] + [REPLAY] * 11
     assert money(shared, funded) == (60, 0, 0)
 
 
 def test_of_two_costs_for_one_call_one_is_charged(shared, funded):
     reserve(shared, funded, 60)
     answers = at_once([lambda n=n: commit(shared, funded, 20 + n) for n in range(8)])
-    assert sorted(told(one) for one in answers) == ["IDEMPOTENCY_CONFLICT"] * 7 + ["OK"]
+    assert sorted(outcome_of(one) for one in answers) == ["IDEMPOTENCY_CONFLICT"] * 7 + ["OK"]
     (entry,) = [one for one in entries(shared, funded) if one.kind == "call"]
     assert money(shared, funded) == (100 - entry.amount_micros, 0, 0)
 
@@ -161,19 +161,19 @@ def test_concurrent_releases_and_expiries_return_one_hold_once(shared, funded):
     reserve(shared, funded, 60)
     jobs = [lambda: release(shared, funded)] * 6 + [lambda: len(expire(shared, funded))] * 6
     answers = at_once(jobs)
-    done = [one for one in answers if one == 1 or told_ok(one)]
+    done = [one for one in answers if one == 1 or is_ok(one)]
     assert len(done) == 1, answers
     assert money(shared, funded) == (100, 0, 0)
 
 
-def told_ok(answer):
-    return not isinstance(answer, int) and told(answer) == "OK"
+def is_ok(answer):
+    return not isinstance(answer, int) and outcome_of(answer) == "OK"
 
 
 def test_concurrent_requests_for_one_extension_extend_once(shared, funded):
     reserve(shared, funded, 10)
     answers = at_once([lambda: extend(shared, funded, 1, 30)] * 12)
-    assert sorted(told(one) for one in answers) == ["OK"] + [REPLAY] * 11
+    assert sorted(outcome_of(one) for one in answers) == ["OK"] + [REPLAY] * 11
     assert hold(shared, funded).extensions == 1
     assert money(shared, funded) == (100, 40, 0)
 
@@ -187,7 +187,7 @@ def test_holds_debits_and_purchases_at_once_never_take_more_than_there_is(shared
         lambda n: buy(shared, org, 10, f"a{n}"),
     ]
     answers = at_once([lambda n=n: ways[n % 3](n) for n in range(48)])
-    assert sorted(told(one) for one in answers) == ["INSUFFICIENT_FUNDS"] * 38 + ["OK"] * 10
+    assert sorted(outcome_of(one) for one in answers) == ["INSUFFICIENT_FUNDS"] * 38 + ["OK"] * 10
     balance, held, owed = money(shared, org)
     assert (balance - held, owed) == (0, 0)
 

@@ -17,6 +17,7 @@ from domain.wallet.ledger import WalletOutcome, call_ledger
 from tests.db.support import Impatient, at_once, holding, one_behind_the_other
 from tests.domain.support import (
     T0,
+    active_freezes,
     correct,
     credit,
     debit,
@@ -24,7 +25,6 @@ from tests.domain.support import (
     figures,
     later,
     money_state,
-    standing,
 )
 from tests.domain.wallet.hold_support import commit
 from tests.domain.wallet.support import as_owner, bare_organization, freeze, override, unfreeze
@@ -119,12 +119,12 @@ def test_a_correction_pays_the_outstanding_amount_first(shared, org, micros, lef
     # Given a call that cost 50 more than the balance
     credit(shared, org, 100)
     commit(shared, org, 150)
-    assert (figures(shared, org), standing(shared, org)) == ((0, 50), {"call_shortfall"})
+    assert (figures(shared, org), active_freezes(shared, org)) == ((0, 50), {"call_shortfall"})
     # When an operator credits, Then the outstanding amount is paid before anything is available
     assert correct(shared, org, micros).ok
     assert figures(shared, org) == left
     # And the freeze that it caused stays until nothing is outstanding
-    assert standing(shared, org) == ({"call_shortfall"} if left[1] else set())
+    assert active_freezes(shared, org) == ({"call_shortfall"} if left[1] else set())
 
 
 @pytest.mark.parametrize("missing", [{"operator": ""}, {"why": ""}])
@@ -175,7 +175,7 @@ def test_a_negative_amount_is_refused(shared, org, move):
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_without_a_wallet_nothing_moves(shared, move):
+def test_operation_without_a_wallet_is_refused(shared, move):
     org = bare_organization(shared)
     assert MOVES[move](shared, org, 5).outcome == "WALLET_NOT_FOUND"
     assert MOVES[move](shared, "org_none", 5).outcome == "WALLET_NOT_FOUND"

@@ -53,8 +53,8 @@ def test_debit_of_a_frozen_wallet_is_logged_with_its_reason(shared, org, spend):
     freeze(shared, org)
     with capture_logs() as logs:
         spend(shared, org)
-    told = [one["reason"] for one in logs if one["event"] == "spending_refused"]
-    assert told == ["FROZEN_WALLET"]
+    reasons = [one["reason"] for one in logs if one["event"] == "spending_refused"]
+    assert reasons == ["FROZEN_WALLET"]
 
 
 def test_debit_that_succeeds_or_is_invalid_logs_no_refusal(shared, org):

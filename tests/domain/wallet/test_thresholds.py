@@ -26,12 +26,12 @@ from tests.domain.wallet.hold_support import (
     settle,
 )
 from tests.domain.wallet.level_support import (
+    alert_subjects,
     crossed,
     notice,
+    open_alert_subjects,
     rearm,
     set_thresholds,
-    standing,
-    told,
     top_up,
 )
 from tests.domain.wallet.support import as_owner, freeze
@@ -48,14 +48,14 @@ def test_a_threshold_is_crossed_below_it_and_not_at_it(shared, funded):
     set_thresholds(shared, funded, 40)
     # When exactly 40 are left
     debit(shared, funded, 60)
-    assert (crossed(shared, funded), told(shared, funded)) == ([], [])
+    assert (crossed(shared, funded), alert_subjects(shared, funded)) == ([], [])
     # When one micro more is debited
     debit(shared, funded, 1, now=later(5))
     # Then one alert is raised, and the threshold is disarmed
-    assert (crossed(shared, funded), told(shared, funded)) == ([40], ["40"])
+    assert (crossed(shared, funded), alert_subjects(shared, funded)) == ([40], ["40"])
     assert notice(shared, funded) is None
     debit(shared, funded, 1)
-    assert told(shared, funded) == ["40"]
+    assert alert_subjects(shared, funded) == ["40"]
 
 
 def test_alert_shows_the_threshold_the_instant_and_what_is_left(shared, funded):
@@ -74,7 +74,7 @@ def test_several_thresholds_crossed_by_one_debit_are_alerted_once_each(shared, f
     set_thresholds(shared, funded, 90, 50, 20, 5)
     debit(shared, funded, 85)
     assert crossed(shared, funded) == [20, 50, 90]
-    assert sorted(told(shared, funded), key=int) == ["20", "50", "90"]
+    assert sorted(alert_subjects(shared, funded), key=int) == ["20", "50", "90"]
     # The remaining threshold is still watched, and the others keep their instant.
     assert notice(shared, funded) == 5
     debit(shared, funded, 11, now=later(5))
@@ -97,20 +97,20 @@ FALLING = {
 def test_every_operation_that_reduces_available_crosses(shared, funded, way):
     set_thresholds(shared, funded, 50)
     FALLING[way](shared, funded)
-    assert (crossed(shared, funded), told(shared, funded)) == ([50], ["50"])
+    assert (crossed(shared, funded), alert_subjects(shared, funded)) == ([50], ["50"])
 
 
 def test_a_combined_debit_crosses(shared, funded):
     set_thresholds(shared, funded, 50)
     assert debit_now(shared, Debit(funded, "k", 60, "USD", "messages")).ok
-    assert told(shared, funded) == ["50"]
+    assert alert_subjects(shared, funded) == ["50"]
 
 
 def test_an_extension_crosses(shared, funded):
     reserve(shared, funded, 40)
     set_thresholds(shared, funded, 50)
     extend(shared, funded, 1, 20)
-    assert told(shared, funded) == ["50"]
+    assert alert_subjects(shared, funded) == ["50"]
 
 
 def test_a_commit_beyond_its_hold_crosses_and_one_within_does_not(shared, funded):
@@ -118,23 +118,23 @@ def test_a_commit_beyond_its_hold_crosses_and_one_within_does_not(shared, funded
     reserve(shared, funded, 10, "c2")
     set_thresholds(shared, funded, 50)
     commit(shared, funded, 10, "c2")
-    assert told(shared, funded) == []
+    assert alert_subjects(shared, funded) == []
     commit(shared, funded, 60)
-    assert told(shared, funded) == ["50"]
+    assert alert_subjects(shared, funded) == ["50"]
 
 
 def test_a_commit_with_a_shortfall_crosses(shared, funded):
     set_limit(shared, funded, 10)
     set_thresholds(shared, funded, 50)
     commit(shared, funded, 500)
-    assert told(shared, funded) == ["50"]
+    assert alert_subjects(shared, funded) == ["50"]
 
 
 def test_a_refund_crosses(shared, org):
     settle(shared, org, 100)
     set_thresholds(shared, org, 50)
     settle(shared, org, 100, 60)
-    assert told(shared, org) == ["50"]
+    assert alert_subjects(shared, org) == ["50"]
 
 
 def test_rebuild_that_finds_less_crosses(shared, shared_urls, funded):
@@ -145,10 +145,10 @@ def test_rebuild_that_finds_less_crosses(shared, shared_urls, funded):
         broken=True,
     )
     set_thresholds(shared, funded, 500)
-    assert told(shared, funded) == []
+    assert alert_subjects(shared, funded) == []
     # When it is rebuilt from its entries
     as_owner(shared_urls, f"SELECT wallet_rebuild('{funded}', 'ann', 'broken', now())")
-    assert told(shared, funded) == ["500"]
+    assert alert_subjects(shared, funded) == ["500"]
 
 
 def test_refused_replayed_or_rolled_back_debit_alerts_nothing(shared, funded):
@@ -160,7 +160,7 @@ def test_refused_replayed_or_rolled_back_debit_alerts_nothing(shared, funded):
         correction = {"currency": "USD", "operator": Operator("a", "b"), "now": T0}
         wallets.correct(session, funded, key="k", amount_micros=-60, **correction)
         session.rollback()
-    assert (crossed(shared, funded), told(shared, funded)) == ([], [])
+    assert (crossed(shared, funded), alert_subjects(shared, funded)) == ([], [])
     assert notice(shared, funded) == 50
 
 
@@ -179,7 +179,7 @@ def test_open_alert_never_prevents_a_debit(shared, funded):
         )
     )
     assert debit(shared, funded, 60).ok
-    assert (crossed(shared, funded), told(shared, funded)) == ([50], ["50"])
+    assert (crossed(shared, funded), alert_subjects(shared, funded)) == ([50], ["50"])
 
 
 # Armed again by a top-up, and by nothing else.
@@ -198,20 +198,20 @@ def test_a_top_up_that_reaches_the_threshold_arms_it_and_clears_its_alert(shared
     fallen(shared, org)
     # When a top-up does not quite reach it
     top_up(shared, org, 19)
-    assert (crossed(shared, org), standing(shared, org)) == ([50], ["50"])
+    assert (crossed(shared, org), open_alert_subjects(shared, org)) == ([50], ["50"])
     # When the next one does
     top_up(shared, org, 1)
-    assert (crossed(shared, org), standing(shared, org)) == ([], [])
+    assert (crossed(shared, org), open_alert_subjects(shared, org)) == ([], [])
     assert notice(shared, org) == 50
     # Then the next crossing is alerted again
     debit(shared, org, 1)
-    assert (told(shared, org), standing(shared, org)) == (["50", "50"], ["50"])
+    assert (alert_subjects(shared, org), open_alert_subjects(shared, org)) == (["50", "50"], ["50"])
 
 
 def test_a_payment_that_is_settled_arms_it(shared, org):
     fallen(shared, org)
     settle(shared, org, 20)
-    assert (crossed(shared, org), standing(shared, org)) == ([], [])
+    assert (crossed(shared, org), open_alert_subjects(shared, org)) == ([], [])
 
 
 def test_refund_of_a_payment_arms_nothing(shared, org):
@@ -221,7 +221,7 @@ def test_refund_of_a_payment_arms_nothing(shared, org):
     debit(shared, org, 60)
     correct(shared, org, 60)
     settle(shared, org, 100, 10)
-    assert (crossed(shared, org), standing(shared, org)) == ([50], ["50"])
+    assert (crossed(shared, org), open_alert_subjects(shared, org)) == ([50], ["50"])
 
 
 def test_top_up_arms_only_what_it_reaches_after_the_outstanding_amount(shared, funded):
@@ -246,14 +246,14 @@ RISING = {
 
 
 @pytest.mark.parametrize("way", RISING)
-def test_no_other_operation_arms_it_so_that_bouncing_is_alerted_once(shared, org, way):
+def test_only_a_top_up_rearms_so_that_bouncing_alerts_once(shared, org, way):
     fallen(shared, org)
     RISING[way](shared, org)
-    assert (crossed(shared, org), standing(shared, org)) == ([50], ["50"])
+    assert (crossed(shared, org), open_alert_subjects(shared, org)) == ([50], ["50"])
     for n in range(3):
         reserve(shared, org, 55, f"b{n}")
         release(shared, org, f"b{n}")
-    assert told(shared, org) == ["50"]
+    assert alert_subjects(shared, org) == ["50"]
 
 
 def test_replayed_top_up_arms_nothing_that_was_crossed_since(shared, funded):
@@ -273,9 +273,9 @@ def test_operator_may_arm_only_what_is_not_crossed_now(shared, org):
     # When an operator arms them
     rearm(shared, org)
     # Then the threshold that is still crossed stays crossed
-    assert (crossed(shared, org), standing(shared, org)) == ([90], ["90"])
+    assert (crossed(shared, org), open_alert_subjects(shared, org)) == ([90], ["90"])
     debit(shared, org, 11)
-    assert told(shared, org).count("50") == 2
+    assert alert_subjects(shared, org).count("50") == 2
 
 
 # Set, changed and removed while below.
@@ -287,7 +287,7 @@ def test_threshold_set_above_available_is_crossed_at_once(shared, funded):
         (200, False, later(9)),
         (100, True, None),
     ]
-    assert (told(shared, funded), notice(shared, funded)) == (["200"], 100)
+    assert (alert_subjects(shared, funded), notice(shared, funded)) == (["200"], 100)
 
 
 def test_setting_thresholds_again_leaves_them_unchanged(shared, funded):
@@ -295,29 +295,29 @@ def test_setting_thresholds_again_leaves_them_unchanged(shared, funded):
     debit(shared, funded, 60)
     row = set_thresholds(shared, funded, 50, now=later(60), operator=Operator("bob", "agreed"))[0]
     assert (row.armed, row.set_by) == (False, "ann")
-    assert told(shared, funded) == ["50"]
+    assert alert_subjects(shared, funded) == ["50"]
 
 
 def test_removed_threshold_clears_its_alert(shared, funded):
     set_thresholds(shared, funded, 80, 50, 20)
     debit(shared, funded, 60)
-    assert standing(shared, funded) == ["80", "50"]
+    assert open_alert_subjects(shared, funded) == ["80", "50"]
     set_thresholds(shared, funded, 50, now=later(1))
-    assert (crossed(shared, funded), standing(shared, funded)) == ([50], ["50"])
+    assert (crossed(shared, funded), open_alert_subjects(shared, funded)) == ([50], ["50"])
     assert notice(shared, funded) is None
     assert set_thresholds(shared, funded) == []
-    assert standing(shared, funded) == []
+    assert open_alert_subjects(shared, funded) == []
     debit(shared, funded, 30)
-    assert sorted(told(shared, funded)) == ["50", "80"]
+    assert sorted(alert_subjects(shared, funded)) == ["50", "80"]
 
 
 def test_threshold_changed_while_crossed_is_a_new_one(shared, funded):
     set_thresholds(shared, funded, 50)
     debit(shared, funded, 60)
     set_thresholds(shared, funded, 30)
-    assert (standing(shared, funded), notice(shared, funded)) == ([], 30)
+    assert (open_alert_subjects(shared, funded), notice(shared, funded)) == ([], 30)
     debit(shared, funded, 11)
-    assert standing(shared, funded) == ["30"]
+    assert open_alert_subjects(shared, funded) == ["30"]
 
 
 @pytest.mark.parametrize("micros", [0, -1, 10**15 + 1])
@@ -327,7 +327,7 @@ def test_a_threshold_out_of_bounds_is_refused(shared, funded, micros):
     assert notice(shared, funded) is None
 
 
-def test_the_bounds_themselves_and_ten_of_them_are_accepted_and_no_more(shared, funded):
+def test_up_to_ten_thresholds_at_the_exact_bounds_are_accepted(shared, funded):
     set_thresholds(shared, funded, 1, 10**15, *range(10, 18))
     with pytest.raises(Refused, match="TOO_MANY_THRESHOLDS"):
         set_thresholds(shared, funded, *range(1, 12))
@@ -347,7 +347,7 @@ def test_a_hundred_concurrent_debits_over_it_raise_one_alert(shared, org):
     set_thresholds(shared, org, 100)
     outcomes = at_once([lambda: debit(shared, org, 1)] * 100)
     assert {outcome.outcome for outcome in outcomes} == {"OK"}
-    assert (told(shared, org), crossed(shared, org)) == (["100"], [100])
+    assert (alert_subjects(shared, org), crossed(shared, org)) == (["100"], [100])
 
 
 def test_a_hundred_concurrent_combined_debits_raise_one_alert(shared):
@@ -359,7 +359,7 @@ def test_a_hundred_concurrent_combined_debits_raise_one_alert(shared):
     outcomes = at_once([lambda one=one: debit_now(shared, one) for one in asked])
     assert {outcome.outcome for outcome in outcomes} == {"OK"}
     for org in orgs:
-        assert told(shared, org) == ["60", "50"]
+        assert alert_subjects(shared, org) == ["60", "50"]
 
 
 def test_concurrent_top_up_and_debit_end_in_agreement(shared, shared_urls, org):
@@ -373,7 +373,7 @@ def test_concurrent_top_up_and_debit_end_in_agreement(shared, shared_urls, org):
     # When a debit waits for it and takes available below the threshold again
     one_behind_the_other(shared, shared_urls.owner_url, topping_up, lambda: debit(shared, org, 40))
     # Then both crossings were alerted, and only the second alert is open
-    assert (told(shared, org), standing(shared, org)) == (["50", "50"], ["50"])
+    assert (alert_subjects(shared, org), open_alert_subjects(shared, org)) == (["50", "50"], ["50"])
 
 
 def test_setting_a_threshold_behind_a_debit_reads_the_new_balance(shared, shared_urls, funded):
@@ -383,10 +383,10 @@ def test_setting_a_threshold_behind_a_debit_reads_the_new_balance(shared, shared
     one_behind_the_other(
         shared, shared_urls.owner_url, debiting, lambda: set_thresholds(shared, funded, 50)
     )
-    assert told(shared, funded) == ["50"]
+    assert alert_subjects(shared, funded) == ["50"]
 
 
-def test_the_serving_role_cannot_unwatch_a_wallet(shared, funded):
+def test_serving_role_cannot_stop_the_watch_of_a_wallet(shared, funded):
     set_thresholds(shared, funded, 50)
     for change in ("UPDATE wallets SET notice_below_micros = NULL", "SELECT wallet_fell()"):
         with pytest.raises(DBAPIError, match="permission denied"):

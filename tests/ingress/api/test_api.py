@@ -35,15 +35,15 @@ def reserve_until_decided(backend: Backend) -> list[httpx.Response]:
     return answers
 
 
-def test_a_reservation_holds_what_the_estimate_costs(backend):
-    told = backend.reserve(vapiCallId="vapi-1", appointmentId="visit-7").json()
-    assert (told["success"], told["isDuplicate"], told["currency"]) == (True, False, "USD")
-    assert (told["reserved"], told["reservedMicros"], told["reservedCents"]) == (
+def test_reservation_holds_what_the_estimate_costs(backend):
+    result = backend.reserve(vapiCallId="vapi-1", appointmentId="visit-7").json()
+    assert (result["success"], result["isDuplicate"], result["currency"]) == (True, False, "USD")
+    assert (result["reserved"], result["reservedMicros"], result["reservedCents"]) == (
         "0.60",
         600_000,
         60,
     )
-    assert told["availableMicros"] == 400_000
+    assert result["availableMicros"] == 400_000
     (hold,) = backend.caller.holds()
     assert (hold.call_id, hold.provider_call_id, hold.reserved_micros) == (
         "test-1",
@@ -52,36 +52,36 @@ def test_a_reservation_holds_what_the_estimate_costs(backend):
     )
 
 
-def test_a_repeated_reservation_changes_nothing(backend):
+def test_repeated_reservation_changes_nothing(backend):
     first = backend.reserve().json()
     again = backend.reserve(estimatedMinutes=1.5).json()
     assert (again["isDuplicate"], again["reservedMicros"]) == (True, first["reservedMicros"])
     assert len(backend.caller.holds()) == 1
 
 
-def test_of_fifty_reservations_of_one_call_at_once_one_holds(backend):
+def test_fifty_concurrent_reservations_of_one_call_make_one_hold(backend):
     # Given fifty requests at once, each repeated while the answer is 503
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: reserve_until_decided(backend), range(50)))
     # Then all of them are answered with the same hold
     assert {one[-1].status_code for one in answers} == {200}
-    told = [one[-1].json() for one in answers]
-    assert {(one["success"], one["reservedMicros"]) for one in told} == {(True, 600_000)}
+    result = [one[-1].json() for one in answers]
+    assert {(one["success"], one["reservedMicros"]) for one in result} == {(True, 600_000)}
     # Exactly one request made the hold. If its answer was lost to a 503, its repeat is a duplicate,
     # and no answer shows which request it was.
-    made = sum(not one["isDuplicate"] for one in told)
+    made = sum(not one["isDuplicate"] for one in result)
     assert made == 1 or (made == 0 and any(len(one) > 1 for one in answers))
     (hold,), wallet = backend.caller.holds(), backend.caller.world.wallet(backend.caller.id)
     assert (hold.call_id, hold.reserved_micros, hold.extensions) == ("test-1", 600_000, 0)
     assert (wallet.balance_micros, wallet.held_micros) == (1_000_000, 600_000)
 
 
-def test_what_cannot_be_covered_is_refused_and_nothing_is_held(backend):
+def test_uncovered_reservation_is_refused_and_nothing_is_held(backend):
     assert is_problem(backend.reserve(estimatedMinutes=2), 402, "INSUFFICIENT_FUNDS")
     assert backend.caller.holds() == []
 
 
-def test_a_frozen_wallet_is_refused(backend):
+def test_frozen_wallet_is_refused(backend):
     backend.caller.world.do(
         lambda session, now: operator_actions.freeze_manually(
             session, backend.caller.id, operator=Operator("me", "test"), now=now
@@ -90,15 +90,15 @@ def test_a_frozen_wallet_is_refused(backend):
     assert is_problem(backend.reserve(), 402, "FROZEN_WALLET")
 
 
-def test_a_call_of_the_provider_that_is_paired_otherwise_is_a_conflict(backend):
+def test_provider_call_paired_with_another_reservation_is_a_conflict(backend):
     assert backend.reserve(vapiCallId="vapi-1").is_success
     assert is_problem(backend.reserve("test-2", vapiCallId="vapi-1"), 409, "IDEMPOTENCY_CONFLICT")
 
 
-def test_a_commit_charges_the_duration_once_and_releases_the_rest(backend):
+def test_commit_charges_the_duration_once_and_releases_the_rest(backend):
     backend.reserve()
-    told = backend.post(COMMIT, callId="test-1", durationSeconds=20.5).json()
-    assert (told["alreadyCommitted"], told["chargedMicros"], told["releasedMicros"]) == (
+    result = backend.post(COMMIT, callId="test-1", durationSeconds=20.5).json()
+    assert (result["alreadyCommitted"], result["chargedMicros"], result["releasedMicros"]) == (
         False,
         210_000,
         390_000,
@@ -112,17 +112,17 @@ def test_a_commit_charges_the_duration_once_and_releases_the_rest(backend):
     assert (wallet.balance_micros, wallet.held_micros) == (790_000, 0)
 
 
-def test_a_call_that_cost_more_than_there_is_leaves_what_is_owed(backend):
+def test_call_that_cost_more_than_available_leaves_an_outstanding_amount(backend):
     backend.reserve()
-    told = backend.post(COMMIT, callId="test-1", durationSeconds=150).json()
-    assert (told["chargedMicros"], told["owedMicros"], told["balanceMicros"]) == (
+    result = backend.post(COMMIT, callId="test-1", durationSeconds=150).json()
+    assert (result["chargedMicros"], result["owedMicros"], result["balanceMicros"]) == (
         1_500_000,
         500_000,
         0,
     )
 
 
-def test_an_unknown_call_is_not_found(backend):
+def test_unknown_call_is_not_found(backend):
     assert is_problem(
         backend.post(COMMIT, callId="other", durationSeconds=1), 404, "CALL_NOT_FOUND"
     )
@@ -141,21 +141,21 @@ def test_an_unknown_call_is_not_found(backend):
         ("43260", 43_260_000, 432_600_000),
     ],
 )
-def test_a_duration_is_taken_as_it_is_written(backend, seconds, duration_ms, micros):
+def test_duration_is_read_exactly_as_written(backend, seconds, duration_ms, micros):
     backend.reserve()
     body = f'{{"callId":"test-1","durationSeconds":{seconds}}}'.encode()
-    told = backend.client.post(COMMIT, content=body, headers=backend.headers).json()
-    assert (told["currency"], told["chargedMicros"]) == ("USD", micros)
+    result = backend.client.post(COMMIT, content=body, headers=backend.headers).json()
+    assert (result["currency"], result["chargedMicros"]) == ("USD", micros)
     seen = backend.get("/api/calls/test-1").json()
     assert (seen["durationMs"], seen["costMicros"]) == (duration_ms, micros)
 
 
-def test_the_wallet_and_its_entries_are_read(backend):
+def test_wallet_and_its_entries_are_read(backend):
     backend.reserve()
     backend.post(COMMIT, callId="test-1", durationSeconds=10)
     for path in ("/api/billing/wallet", "/api/wallet/balance"):
-        told = backend.get(path).json()
-        assert (told["balance"], told["availableMicros"], told["isFrozen"]) == (
+        result = backend.get(path).json()
+        assert (result["balance"], result["availableMicros"], result["isFrozen"]) == (
             "0.90",
             900_000,
             False,
@@ -172,18 +172,18 @@ def test_the_wallet_and_its_entries_are_read(backend):
     assert rest["nextCursor"] is None
 
 
-def test_a_call_is_found_by_each_of_its_ids_and_adds_to_its_days_costs(backend):
+def test_call_is_found_by_each_of_its_ids_and_adds_to_its_days_costs(backend):
     backend.reserve(vapiCallId="vapi-1", appointmentId="visit-7")
     backend.post(COMMIT, callId="test-1", durationSeconds=10)
     for name in ("test-1", "vapi-1", "visit-7"):
-        told = backend.get(f"/api/calls/{name}").json()
-        assert (told["callId"], told["costMicros"], told["settledBy"]) == (
+        result = backend.get(f"/api/calls/{name}").json()
+        assert (result["callId"], result["costMicros"], result["settledBy"]) == (
             "test-1",
             100_000,
             "api",
         )
-        assert told["billingState"] == "charged"
-    assert [one["what"] for one in told["timeline"]] == ["reserved", "settled"]
+        assert result["billingState"] == "charged"
+    assert [one["what"] for one in result["timeline"]] == ["reserved", "settled"]
     (day,) = backend.get("/api/calls/costs").json()["days"]
     assert (day["calls"], day["seconds"], day["cost"]) == (1, 10, "0.10")
     assert backend.get("/api/calls/costs", **{"from": "2020-01-01"}).status_code == 400
@@ -191,7 +191,7 @@ def test_a_call_is_found_by_each_of_its_ids_and_adds_to_its_days_costs(backend):
 
 
 @pytest.mark.parametrize("name", ["%00", "a%0Ab", "x" * 65])
-def test_what_can_be_no_id_is_not_looked_for(backend, name):
+def test_invalid_id_is_refused_without_a_search(backend, name):
     assert is_problem(backend.get(f"/api/calls/{name}"), 400, "Malformed")
 
 
@@ -202,7 +202,7 @@ def test_another_organizations_calls_are_not_seen(backend, world, ingress, signe
     assert is_problem(other.reserve("mine", vapiCallId="vapi-1"), 409, "IDEMPOTENCY_CONFLICT")
 
 
-def test_who_asks_must_be_proved_and_may_do_only_what_the_token_says(backend, signer):
+def test_request_requires_a_token_with_the_scope(backend, signer):
     client, org = backend.client, backend.caller.id
     answer = client.get("/api/billing/wallet")
     assert is_problem(answer, 401, "Not authorized")
@@ -215,13 +215,15 @@ def test_who_asks_must_be_proved_and_may_do_only_what_the_token_says(backend, si
     assert client.get("/api/billing/wallet", headers=same).status_code == 200
 
 
-def test_without_keys_the_api_is_closed(start_ingress, settings, signer):
+def test_api_is_closed_without_keys(start_ingress, settings, signer):
     closed = start_ingress(settings)
     answer = closed.client.get("/api/billing/wallet", headers=signer.headers("org_one"))
     assert is_problem(answer, 503, "Not configured")
 
 
-def test_while_the_database_is_away_it_is_asked_again(world, start_ingress, settings, signer, way):
+def test_request_is_answered_503_while_the_database_is_away(
+    world, start_ingress, settings, signer, way
+):
     changed = {"api_jwks_file": signer.path, "database_url": way.url}
     backend = Backend(world, start_ingress(settings.model_copy(update=changed)), signer)
     assert backend.get("/api/billing/wallet").is_success
@@ -233,7 +235,7 @@ def test_while_the_database_is_away_it_is_asked_again(world, start_ingress, sett
     assert backend.reserve().is_success
 
 
-def test_the_description_names_every_route(ingress):
+def test_description_names_every_route(ingress):
     described = ingress.client.get("/api/openapi.json").json()
     assert described == document()
     served = {
@@ -243,8 +245,10 @@ def test_the_description_names_every_route(ingress):
         if route.path != "/api/openapi.json"
     }
     served.add(("/api/vapi/webhook/status-check", "POST"))
-    told = {(path, method.upper()) for path, ways in described["paths"].items() for method in ways}
-    assert told == served
+    result = {
+        (path, method.upper()) for path, ways in described["paths"].items() for method in ways
+    }
+    assert result == served
 
 
 def test_backend_cannot_settle_a_call_that_its_provider_reports_as_live(backend, ingress):
@@ -261,7 +265,7 @@ def test_backend_cannot_settle_a_call_that_its_provider_reports_as_live(backend,
 
 
 @pytest.mark.parametrize("ours", [None, "…0123"])
-def test_an_outgoing_call_shows_who_calls_whom(backend, ours):
+def test_outgoing_call_shows_caller_and_callee(backend, ours):
     # Given a call that was reserved for a number, and perhaps dialed from one of our numbers
     backend.reserve("test-1", vapiCallId="vapi-1", to="+15005550155")
     backend.caller.world.do(
@@ -277,7 +281,7 @@ def test_an_outgoing_call_shows_who_calls_whom(backend, ours):
     assert (call["from"], call["to"]) == (ours, "…0155")
 
 
-def test_a_call_that_waits_for_a_reservation_names_it(backend):
+def test_call_that_waits_for_a_reservation_names_it(backend):
     backend.reserve("test-1", vapiCallId="vapi-1")
     backend.caller.world.do(
         lambda session, _: session.execute(

@@ -23,7 +23,7 @@ WRONG_FIELDS = [
 ]
 
 
-def test_a_wrong_field_is_named(backend):
+def test_wrong_field_is_named(backend):
     for path, body, field in WRONG_FIELDS:
         answer = backend.client.post(path, json=body, headers=backend.headers)
         assert is_problem(answer, 400, "Malformed"), body
@@ -45,7 +45,7 @@ NO_OBJECTS = [
 ]
 
 
-def test_a_body_that_is_no_object_is_refused(backend):
+def test_body_that_is_no_object_is_refused(backend):
     headers = {**backend.headers, "Content-Type": "application/json"}
     for body, status in NO_OBJECTS:
         answer = backend.client.post(RESERVE, content=body, headers=headers)
@@ -69,23 +69,23 @@ WRONG_PARTS = [
 ]
 
 
-def test_a_wrong_part_of_an_address_is_named(backend):
+def test_wrong_part_of_an_address_is_named(backend):
     for path, query, field in WRONG_PARTS:
         answer = backend.get(path, **query)
         assert is_problem(answer, 400, "Malformed"), (path, query)
         assert answer.json()["detail"].startswith(field), (path, query)
 
 
-def test_the_last_day_of_all_has_no_calls(backend):
+def test_last_possible_day_has_no_calls(backend):
     assert backend.get("/api/calls/costs", to="9999-12-31").json() == {"days": []}
 
 
-def test_a_head_is_answered_as_its_get(backend):
+def test_head_request_is_answered_like_its_get(backend):
     answer = backend.client.head("/api/billing/wallet", headers=backend.headers)
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for_for_ever(ingress, signer):
+def test_incomplete_body_is_answered_408(ingress, signer):
     token = signer.token("org_one")
     answer = ingress.raw(
         f"POST {RESERVE} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
@@ -94,6 +94,6 @@ def test_a_body_that_does_not_come_is_not_waited_for_for_ever(ingress, signer):
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_another_content_is_refused(backend):
+def test_other_content_type_is_refused(backend):
     headers = {**backend.headers, "Content-Type": "text/xml"}
     assert backend.client.post(RESERVE, content=b"<a/>", headers=headers).status_code == 415

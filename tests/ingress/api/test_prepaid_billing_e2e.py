@@ -45,17 +45,17 @@ def check(backend: Backend, call_id: str, seconds: int):
     return backend.client.post(STATUS_CHECK, json=body, headers=backend.headers).json()
 
 
-def test_the_price_of_a_number_is_refused_without_enough_balance(backend):
+def test_price_of_a_number_is_refused_without_enough_balance(backend):
     assert pay_for_number(backend, "number-1").outcome == "INSUFFICIENT_FUNDS"
-    told = backend.get("/api/billing/wallet").json()
-    assert (told["balanceMicros"], told["heldMicros"]) == (1_000_000, 0)
+    result = backend.get("/api/billing/wallet").json()
+    assert (result["balanceMicros"], result["heldMicros"]) == (1_000_000, 0)
     assert entries(backend, "asset") == 0
 
 
-def test_the_price_of_a_number_is_taken_with_an_entry_that_names_it(backend):
+def test_price_of_a_number_is_taken_with_an_entry_that_names_it(backend):
     assert pay_for_number(backend, "number-1", 900_000).outcome == "OK"
-    told = backend.get("/api/billing/wallet").json()
-    assert (told["balanceMicros"], told["heldMicros"]) == (100_000, 0)
+    result = backend.get("/api/billing/wallet").json()
+    assert (result["balanceMicros"], result["heldMicros"]) == (100_000, 0)
     (entry,) = backend.caller.world.read(
         WalletEntry, organization_id=backend.caller.id, kind="asset"
     )
@@ -67,7 +67,7 @@ def test_the_price_of_a_number_is_taken_with_an_entry_that_names_it(backend):
     )
 
 
-def test_the_price_of_a_number_is_taken_once_under_one_key(backend):
+def test_price_of_a_number_is_taken_once_under_one_key(backend):
     first, again = (pay_for_number(backend, "number-1", 400_000) for _ in range(2))
     assert (first.replayed, again.replayed, entries(backend, "asset")) == (False, True, 1)
     assert pay_for_number(backend, "number-1", 400_001).outcome == "IDEMPOTENCY_CONFLICT"
@@ -83,8 +83,8 @@ def test_of_1000_numbers_at_once_only_the_one_that_is_covered_is_paid(backend):
     # Then one is paid, and the others are refused and leave no trace
     outcomes = Counter(one.outcome for one in answers)
     assert outcomes == {"OK": 1, "INSUFFICIENT_FUNDS": 999}
-    told = backend.get("/api/billing/wallet").json()
-    assert (told["balanceMicros"], told["heldMicros"]) == (NUMBER_MICROS - 1, 0)
+    result = backend.get("/api/billing/wallet").json()
+    assert (result["balanceMicros"], result["heldMicros"]) == (NUMBER_MICROS - 1, 0)
     assert entries(backend, "asset") == 1
 
 
@@ -110,8 +110,8 @@ def test_call_reservation_lifecycle(backend, ingress):
 
 def test_call_commit_with_credit_release(backend):
     backend.reserve("test-1")
-    told = backend.post(COMMIT, callId="test-1", durationSeconds=30).json()
-    assert (told["chargedMicros"], told["releasedMicros"]) == (300_000, 300_000)
+    result = backend.post(COMMIT, callId="test-1", durationSeconds=30).json()
+    assert (result["chargedMicros"], result["releasedMicros"]) == (300_000, 300_000)
     assert backend.get("/api/wallet/balance").json()["availableMicros"] == 700_000
 
 
@@ -130,9 +130,9 @@ def test_duplicate_commit_detection(backend):
 
 def test_kill_switch_activation_balance_depletion(backend):
     backend.reserve("test-1")
-    told = check(backend, "test-1", 100)
-    assert (told["endCall"], told["reason"]) == (True, "INSUFFICIENT_FUNDS")
-    assert told["message"]
+    result = check(backend, "test-1", 100)
+    assert (result["endCall"], result["reason"]) == (True, "INSUFFICIENT_FUNDS")
+    assert result["message"]
 
 
 def test_kill_switch_inhibition_sufficient_balance(backend):
@@ -141,8 +141,8 @@ def test_kill_switch_inhibition_sufficient_balance(backend):
 
 
 def test_wallet_balance_retrieval(backend):
-    told = backend.get("/api/billing/wallet").json()
-    assert (told["balance"], told["balanceCents"], told["currency"]) == ("1.00", 100, "USD")
+    result = backend.get("/api/billing/wallet").json()
+    assert (result["balance"], result["balanceCents"], result["currency"]) == ("1.00", 100, "USD")
 
 
 def test_transaction_history_retrieval(backend):
@@ -153,7 +153,7 @@ def test_transaction_history_retrieval(backend):
     assert newest["referenceId"] == "number-1"
 
 
-def test_the_manual_test_flow(backend, ingress):
+def test_manual_test_flow(backend, ingress):
     # The three requests exactly as the document gives them: curl's default content type, and
     # X-Org-Id
     def curl(path: str, body: dict, **headers: str):
@@ -170,8 +170,8 @@ def test_the_manual_test_flow(backend, ingress):
         **{"X-Org-Id": backend.caller.id},
     )
     assert status["endCall"] is False
-    told = curl(COMMIT, {"callId": "test-1", "durationSeconds": 90})
-    assert (told["success"], told["chargedMicros"], told["balanceMicros"]) == (
+    result = curl(COMMIT, {"callId": "test-1", "durationSeconds": 90})
+    assert (result["success"], result["chargedMicros"], result["balanceMicros"]) == (
         True,
         900_000,
         100_000,

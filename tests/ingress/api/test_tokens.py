@@ -23,7 +23,7 @@ def prove(tokens: Tokens, token: str):
     return tokens.prove(f"Bearer {token}")
 
 
-def test_a_genuine_token_says_for_whom_and_what(tokens, signer):
+def test_genuine_token_names_its_organization_and_scopes(tokens, signer):
     bearer = prove(tokens, signer.token("org_one", "calls:read", "wallet:read"))
     assert (bearer.organization_id, bearer.scopes) == ("org_one", {"calls:read", "wallet:read"})
 
@@ -49,7 +49,7 @@ def test_a_genuine_token_says_for_whom_and_what(tokens, signer):
         {"org": "a\0b"},
     ],
 )
-def test_a_token_that_is_not_for_us_now_is_refused(tokens, signer, claims):
+def test_token_that_is_not_for_us_now_is_refused(tokens, signer, claims):
     given = {"org": "org_one"} | claims
     token = signer.token(given.pop("org"), **given)
     with pytest.raises(BadToken):
@@ -71,7 +71,7 @@ def test_a_token_that_is_not_for_us_now_is_refused(tokens, signer, claims):
         f"Bearer {base64.urlsafe_b64encode(b'[' * 6_000).decode()}.e30.x",
     ],
 )
-def test_what_is_no_token_is_refused(tokens, authorization):
+def test_text_that_is_no_token_is_refused(tokens, authorization):
     with pytest.raises(BadToken):
         tokens.prove(authorization)
 
@@ -94,7 +94,7 @@ def token_of_length(signer, length: int) -> str:
     raise AssertionError(f"no token has {length} characters")
 
 
-def test_a_genuine_token_is_refused_past_8192_characters(tokens, signer):
+def test_genuine_token_is_refused_past_8192_characters(tokens, signer):
     longest, longer = token_of_length(signer, 8_192), token_of_length(signer, 8_193)
     assert prove(tokens, longest).organization_id == "org_one"
     with pytest.raises(BadToken, match="too long"):
@@ -111,7 +111,7 @@ def test_another_algorithm_than_the_keys_own_is_refused(tokens, signer):
             prove(tokens, token)
 
 
-def test_a_public_key_cannot_be_used_as_a_shared_one(tmp_path):
+def test_public_key_cannot_be_used_as_a_shared_key(tmp_path):
     # Given a key file that contains a public RSA key
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     listed = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(private.public_key()))
@@ -134,7 +134,7 @@ def test_a_public_key_cannot_be_used_as_a_shared_one(tmp_path):
         ("ES256", ec.generate_private_key(ec.SECP256R1())),
     ],
 )
-def test_keys_of_other_kinds_prove_too(tmp_path, algorithm, private):
+def test_keys_of_other_types_verify_too(tmp_path, algorithm, private):
     maker = jwt.algorithms.get_default_algorithms()[algorithm]
     listed = json.loads(maker.to_jwk(private.public_key()))
     path = tmp_path / "keys.json"
@@ -144,7 +144,7 @@ def test_keys_of_other_kinds_prove_too(tmp_path, algorithm, private):
     assert prove(Tokens(Settings(api_jwks_file=path)), token).organization_id == "o"
 
 
-def test_an_issuer_is_demanded_where_one_is_set(signer):
+def test_issuer_is_required_when_one_is_set(signer):
     tokens = Tokens(Settings(api_jwks_file=signer.path, api_issuer="backend"))
     with pytest.raises(BadToken):
         prove(tokens, signer.token("o"))
@@ -170,7 +170,7 @@ def test_keys_rotate_and_a_file_that_breaks_leaves_the_last_ones(signer):
     assert keys.key("two")
 
 
-def test_without_a_file_nothing_is_proved(signer):
+def test_every_token_is_refused_without_a_key_file(signer):
     with pytest.raises(NotConfigured):
         Tokens(Settings()).prove(f"Bearer {signer.token('o')}")
 
@@ -189,7 +189,7 @@ def test_without_a_file_nothing_is_proved(signer):
         "[" * 100_000,
     ],
 )
-def test_a_key_that_is_no_good_is_not_read(content):
+def test_unusable_key_is_not_read(content):
     with pytest.raises(ValueError):
         read_keys(content)
 
@@ -199,19 +199,19 @@ def rsa_key(bits: int) -> dict[str, str]:
     return {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key)), "kid": "a", "alg": "RS256"}
 
 
-def test_an_rsa_key_that_is_too_short_is_not_read():
+def test_rsa_key_that_is_too_short_is_not_read():
     with pytest.raises(ValueError, match="2048 bits"):
         read_keys(json.dumps({"keys": [rsa_key(1_024)]}))
     assert list(read_keys(json.dumps({"keys": [rsa_key(2_048)]}))) == ["a"]
 
 
-def test_of_two_keys_of_one_name_neither_is_read(signer):
+def test_keys_with_one_id_are_both_not_read(signer):
     (one,) = json.loads(signer.path.read_text())["keys"]
     with pytest.raises(ValueError, match="two keys"):
         read_keys(json.dumps({"keys": [one, one]}))
 
 
-def test_a_file_that_is_no_list_of_keys_leaves_the_last_ones(signer):
+def test_invalid_key_file_leaves_the_last_keys(signer):
     now = [0.0]
     keys = Keys(signer.path, clock=lambda: now[0])
     assert keys.key("one")

@@ -49,7 +49,7 @@ def test_call_is_admitted_with_a_first_hold_and_capped_at_the_available(caller, 
     assert caller.world.wallet(caller.id).held_micros == 600_000
 
 
-def test_the_sandbox_obeys_the_answer(caller, ingress):
+def test_sandbox_call_follows_the_answer(caller, ingress):
     made = ingress.sandbox.control(
         "POST",
         "/vapi/calls",
@@ -76,21 +76,21 @@ def test_the_sandbox_obeys_the_answer(caller, ingress):
 
 
 @pytest.mark.parametrize("micros", [99_999, 0])
-def test_without_money_for_ten_seconds_it_is_refused_aloud(world, ingress, micros):
+def test_call_is_refused_with_a_text_without_money_for_ten_seconds(world, ingress, micros):
     caller = Caller(world, micros=micros)
     assert send(ingress, caller.message("assistant-request")).json() == REFUSED
     assert [one.refusal for one in caller.calls()] == ["INSUFFICIENT_FUNDS"]
     assert caller.holds() == []
 
 
-def test_with_money_for_just_ten_seconds_it_is_let_in(world, ingress):
+def test_call_is_admitted_with_money_for_ten_seconds(world, ingress):
     caller = Caller(world, micros=100_000)
     answer = send(ingress, caller.message("assistant-request")).json()
     assert answer["assistantOverrides"]["maxDurationSeconds"] == 10
     assert caller.world.wallet(caller.id).held_micros == 100_000
 
 
-def test_a_frozen_organization_is_refused(caller, ingress):
+def test_frozen_organization_is_refused(caller, ingress):
     caller.world.do(
         lambda session, now: operator_actions.freeze_manually(
             session, caller.id, operator=Operator("me", "test"), now=now
@@ -100,14 +100,14 @@ def test_a_frozen_organization_is_refused(caller, ingress):
     assert caller.holds() == []
 
 
-def test_what_is_said_to_those_who_are_refused_is_the_organizations_own(caller, ingress):
+def test_refused_call_hears_the_organizations_text(caller, ingress):
     caller.terms(refusal_text="Please top up first.")
     caller.entry_point(None)
-    told = send(ingress, caller.message("assistant-request")).json()
-    assert told == {"error": "Please top up first."}
+    answered = send(ingress, caller.message("assistant-request")).json()
+    assert answered == {"error": "Please top up first."}
 
 
-def test_a_number_that_is_nobodys_is_refused(caller, ingress):
+def test_call_to_an_unknown_number_is_refused(caller, ingress):
     message = caller.message("assistant-request")
     message["phoneNumber"]["id"] = message["call"]["phoneNumberId"] = "another"
     assert send(ingress, message).json() == REFUSED
@@ -149,14 +149,14 @@ def test_three_of_fifty_predialled_contacts_are_eligible(world, ingress):
     assert caller.world.wallet(caller.id).held_micros == 1_800_000
 
 
-def test_a_repeated_request_gets_the_same_answer_while_the_call_lives(caller, ingress):
+def test_repeated_request_gets_the_same_answer_while_the_call_lives(caller, ingress):
     message = caller.message("assistant-request")
     first = send(ingress, message).json()
     assert send(ingress, message).json() == first
     assert len(caller.holds()) == 1
 
 
-def test_without_proof_nothing_is_decided(caller, ingress):
+def test_unverified_request_is_refused_without_a_decision(caller, ingress):
     for headers in ({"Authorization": "Bearer wrong"}, {"Authorization": ""}):
         answer = send(ingress, caller.message("assistant-request"), **headers)
         assert answer.status_code == 401
@@ -187,7 +187,7 @@ def test_call_is_refused_in_time_while_the_wallet_is_locked(caller, ingress):
     )
 
 
-def test_what_was_decided_too_late_is_undone_by_its_own_id(caller, far, way):
+def test_late_admission_is_undone_by_its_own_id(caller, far, way):
     # Given a database whose answers arrive late
     assert "assistantId" in send(far, caller.message("assistant-request")).json()
     way.late_seconds = 0.5
@@ -206,7 +206,7 @@ def test_what_was_decided_too_late_is_undone_by_its_own_id(caller, far, way):
 
 
 @pytest.mark.parametrize(("is_new", "status"), [(True, "released"), (False, "open")])
-def test_a_late_answer_undoes_a_call_only_if_it_made_it_known(caller, is_new, status):
+def test_late_admission_is_undone_only_if_it_created_the_call(caller, is_new, status):
     # Given a call with a hold, about which Vapi has sent nothing
     caller.world.do(
         lambda session, now: reserve_for_call(
@@ -271,7 +271,7 @@ def test_lost_commit_is_decided_again_under_its_own_key(caller, far, way):
 
 
 @pytest.mark.parametrize("fail_open", [True, False])
-def test_while_the_database_is_away_the_organizations_own_choice_decides(
+def test_organizations_setting_decides_while_the_database_is_away(
     caller, start_ingress, settings, start_far, way, fail_open
 ):
     # Given an organization's choice that the ingress has read, and then no database

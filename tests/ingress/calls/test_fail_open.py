@@ -53,9 +53,7 @@ def test_late_decision_is_kept_when_the_call_was_admitted_without_it(caller, sta
 
 
 @pytest.mark.parametrize("by_number", [False, True])
-def test_the_same_assistant_answers_with_the_database_and_without(
-    caller, start_far, way, by_number
-):
+def test_same_assistant_answers_with_the_database_and_without(caller, start_far, way, by_number):
     # Given an entry point for the number's id, and in one case another for the number itself
     if by_number:
         caller.world.do(
@@ -101,7 +99,7 @@ def test_call_with_two_organizations_is_refused_without_the_database_too(
     assert set(send(far, message).json()) == {"error"}
 
 
-def test_terms_that_change_are_read_again_and_stand_while_they_cannot_be(caller, way):
+def test_terms_are_kept_while_they_cannot_be_read_again(caller, way):
     # Given a snapshot that is read every tenth of a second
     ask = call_ask_of(parse(json.dumps({"message": caller.message("assistant-request")}).encode()))
     database = Database(way.url, name="snapshot", pool_size=1)

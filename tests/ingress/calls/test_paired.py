@@ -29,16 +29,18 @@ class Vapi:
         self.id = str(uuid.uuid4())
         self._call = {"type": "outboundPhoneCall", "assistantOverrides": overrides or {}, **call}
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    def send_message(self, kind: str, **fields: Any) -> None:
         message = self.caller.message(kind, self.id, **fields)
         message["call"] |= self._call
         assert send(self.ingress, message).status_code == 200
 
-    def talks(self) -> None:
-        self.tell("status-update", status="in-progress")
+    def report_in_progress(self) -> None:
+        self.send_message("status-update", status="in-progress")
 
-    def reports(self, seconds: int) -> None:
-        self.tell("end-of-call-report", endedReason="customer-ended-call", durationSeconds=seconds)
+    def report_end(self, seconds: int) -> None:
+        self.send_message(
+            "end-of-call-report", endedReason="customer-ended-call", durationSeconds=seconds
+        )
 
 
 @pytest.fixture
@@ -64,60 +66,60 @@ def held(backend: Backend) -> int:
     return backend.caller.world.wallet(backend.caller.id).held_micros
 
 
-def test_a_reservation_answers_with_the_metadata_to_send_along(backend):
-    told = backend.reserve().json()
-    assert len(told["pairingToken"]) == 32
-    assert told["assistantOverrides"] == {
+def test_reservation_answers_with_the_metadata_to_send_along(backend):
+    answered = backend.reserve().json()
+    assert len(answered["pairingToken"]) == 32
+    assert answered["assistantOverrides"] == {
         "metadata": {
             "holdfast_organization": backend.caller.id,
             "holdfast_call": "test-1",
-            "holdfast_token": told["pairingToken"],
+            "holdfast_token": answered["pairingToken"],
         }
     }
     again = backend.reserve().json()
-    assert again["pairingToken"] == told["pairingToken"]
+    assert again["pairingToken"] == answered["pairingToken"]
     # And a reader of the call does not see the token
-    assert told["pairingToken"] not in backend.get("/api/calls/test-1").text
+    assert answered["pairingToken"] not in backend.get("/api/calls/test-1").text
 
 
 def test_one_outgoing_call_is_charged_once(backend, ingress):
     # Given a reservation, and its call from a number of ours, without our metadata
     backend.reserve("c1", estimatedMinutes=0.5)
     vapi = Vapi(ingress, backend.caller)
-    vapi.talks()
-    vapi.reports(20)
+    vapi.report_in_progress()
+    vapi.report_end(20)
     run(backend)
     # When the company commits it without Vapi's id, Then the refusal names what to send
     refused = backend.post(COMMIT, callId="c1", durationSeconds=20)
     assert is_problem(refused, 409, "UNPAIRED_CALL")
     assert vapi.id in refused.json()["detail"] and "vapiCallId" in refused.json()["detail"]
     # And with Vapi's id there is one charge and no hold
-    told = backend.post(COMMIT, callId="c1", durationSeconds=20, vapiCallId=vapi.id).json()
-    assert (told["alreadyCommitted"], told["chargedMicros"]) == (True, 20 * CENT)
-    assert (told["releasedMicros"], told["vapiCallId"]) == ((30 + 40) * CENT, vapi.id)
+    answered = backend.post(COMMIT, callId="c1", durationSeconds=20, vapiCallId=vapi.id).json()
+    assert (answered["alreadyCommitted"], answered["chargedMicros"]) == (True, 20 * CENT)
+    assert (answered["releasedMicros"], answered["vapiCallId"]) == ((30 + 40) * CENT, vapi.id)
     assert (charges(backend), held(backend)) == ([20 * CENT], 0)
     seen = backend.get("/api/calls/c1").json()
     assert seen == backend.get(f"/api/calls/{vapi.id}").json()
     assert seen["mergedCallIds"] == ["c1"]
 
 
-def test_vapis_id_may_come_with_a_second_reservation(backend, ingress):
+def test_vapis_id_may_arrive_with_a_second_reservation(backend, ingress):
     backend.reserve("c1", estimatedMinutes=0.5)
     vapi = Vapi(ingress, backend.caller)
-    vapi.talks()
+    vapi.report_in_progress()
     run(backend)
     again = backend.reserve("c1", estimatedMinutes=0.5, vapiCallId=vapi.id)
     assert (again.status_code, again.json()["vapiCallId"]) == (200, vapi.id)
-    vapi.reports(20)
+    vapi.report_end(20)
     run(backend)
     assert (charges(backend), held(backend)) == ([20 * CENT], 0)
 
 
-def test_a_pairing_stays_though_the_request_is_refused(backend, ingress):
+def test_pairing_is_kept_when_the_request_is_refused(backend, ingress):
     # Given a call that ended and was charged before it is paired
     backend.reserve("c1", estimatedMinutes=0.5)
     vapi = Vapi(ingress, backend.caller)
-    vapi.reports(20)
+    vapi.report_end(20)
     run(backend)
     assert held(backend) == 30 * CENT
     # When the company reserves again, or commits another duration, it is refused
@@ -128,12 +130,12 @@ def test_a_pairing_stays_though_the_request_is_refused(backend, ingress):
     assert is_problem(other, 409, "IDEMPOTENCY_CONFLICT")
 
 
-def test_a_browser_takes_no_id_of_the_company(backend, ingress):
+def test_web_call_cannot_take_an_id_of_the_company(backend, ingress):
     # Given a web call that claims the organization's id and an id that the company uses next
     given = {"holdfast_organization": backend.caller.id, "holdfast_call": "booking-124"}
     web = Vapi(ingress, backend.caller, {"metadata": given}, type="webCall")
-    web.talks()
-    web.reports(1)
+    web.report_in_progress()
+    web.report_end(1)
     run(backend)
     assert backend.reserve("booking-124", estimatedMinutes=0.5).status_code == 200
     token = backend.reserve("booking-124").json()["pairingToken"]
@@ -144,21 +146,21 @@ def test_a_browser_takes_no_id_of_the_company(backend, ingress):
         {"metadata": {**given, "holdfast_token": token}},
         type="webCall",
     )
-    stolen.reports(2)
+    stolen.report_end(2)
     run(backend)
     assert backend.get("/api/calls/booking-124").json()["status"] == "admitted"
-    told = backend.post(COMMIT, callId="booking-124", durationSeconds=20).json()
-    assert told["chargedMicros"] == 20 * CENT
+    answered = backend.post(COMMIT, callId="booking-124", durationSeconds=20).json()
+    assert answered["chargedMicros"] == 20 * CENT
     assert charges(backend) == [1 * CENT, 2 * CENT, 20 * CENT]
 
 
 @pytest.mark.parametrize("by_metadata", [True, False])
-def test_a_call_that_the_sandbox_dials_is_charged_once(backend, ingress, by_metadata):
+def test_call_that_the_sandbox_dials_is_charged_once(backend, ingress, by_metadata):
     # Given a reservation, and a call that the sandbox dials, with our metadata or without
-    told = backend.reserve("c1", estimatedMinutes=0.5).json()
+    answered = backend.reserve("c1", estimatedMinutes=0.5).json()
     asked = {"number_id": backend.caller.number_id, "talk_seconds": 0.2}
     if by_metadata:
-        asked["metadata"] = told["assistantOverrides"]["metadata"]
+        asked["metadata"] = answered["assistantOverrides"]["metadata"]
     made = ingress.sandbox.control("POST", "/vapi/calls", {"direction": "outbound", **asked})
 
     def charged() -> bool:
@@ -205,18 +207,18 @@ def _story(backend: Backend, ingress, number: int, seconds: int):
     call_id, way = f"out-{number}", number % 4
     vapi = Vapi(ingress, backend.caller)
     paired = {"vapiCallId": vapi.id} if way in (0, 1) else {}
-    told = backend.reserve(call_id, estimatedMinutes=0.5, **paired).json()
-    assert told["success"]
+    answered = backend.reserve(call_id, estimatedMinutes=0.5, **paired).json()
+    assert answered["success"]
     if way == 2:
-        vapi = Vapi(ingress, backend.caller, told["assistantOverrides"])
+        vapi = Vapi(ingress, backend.caller, answered["assistantOverrides"])
     yield
-    vapi.talks()
+    vapi.report_in_progress()
     yield
     run(backend)
     if way == 3 and number % 8 == 3:
         assert backend.reserve(call_id, vapiCallId=vapi.id).status_code == 200
         yield
-    vapi.reports(seconds)
+    vapi.report_end(seconds)
     yield
     run(backend)
     late = {"vapiCallId": vapi.id} if way == 3 else {}

@@ -51,13 +51,13 @@ def test_call_with_credit_continues_for_its_hold_and_the_available(caller, ingre
     assert answer.json() == {"endCall": False, "remainingSeconds": 270}
 
 
-def test_the_backend_asks_by_either_id_with_its_token(caller, ingress, signer):
+def test_backend_may_use_either_id_with_its_token(caller, ingress, signer):
     for call_id in ("test-1", "vapi-1"):
         answer = ask(ingress, call_id, signer.headers(caller.id))
         assert answer.json() == {"endCall": False, "remainingSeconds": 270}
 
 
-def test_vapi_may_name_a_call_by_our_id_where_one_alone_has_it(caller, world, ingress):
+def test_vapi_may_use_our_id_when_one_call_alone_has_it(caller, world, ingress):
     headers = vapi_headers(ingress.sandbox)
     goes_on = {"endCall": False, "remainingSeconds": 270}
     assert ask(ingress, "test-1", headers).json() == goes_on
@@ -72,20 +72,20 @@ def test_vapi_may_name_a_call_by_our_id_where_one_alone_has_it(caller, world, in
     assert ask(ingress, "vapi-2", headers).json() == {"endCall": False, "remainingSeconds": 60}
 
 
-def test_without_proof_or_scope_nobody_is_told(caller, ingress, signer):
+def test_request_without_credential_or_scope_is_refused(caller, ingress, signer):
     assert ask(ingress, "vapi-1", {}).status_code == 401
     assert ask(ingress, "vapi-1", {"X-Org-Id": caller.id}).status_code == 401
     assert ask(ingress, "vapi-1", signer.headers(caller.id, "wallet:read")).status_code == 403
 
 
-def test_another_organizations_call_is_no_call_of_ours(caller, world, ingress, signer):
+def test_call_of_another_organization_is_not_found(caller, world, ingress, signer):
     other = Caller(world)
     assert ask(ingress, "vapi-1", signer.headers(other.id)).status_code == 404
     lying = {**signer.headers(other.id), "X-Org-Id": caller.id}
     assert ask(ingress, "vapi-1", lying).status_code == 403
 
 
-def test_a_call_that_has_talked_for_all_its_credit_must_end(caller, ingress):
+def test_call_that_has_talked_for_all_its_credit_must_end(caller, ingress):
     answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox), seconds=300).json()
     assert (answer["endCall"], answer["reason"]) == (True, "INSUFFICIENT_FUNDS")
     assert answer["message"]
@@ -103,7 +103,7 @@ def test_a_call_that_has_talked_for_all_its_credit_must_end(caller, ingress):
         ("wallet_frozen", "FROZEN_WALLET"),
     ],
 )
-def test_the_reason_for_which_a_call_is_ended_has_one_code(caller, ingress, signer, stored, code):
+def test_reason_for_which_a_call_is_ended_has_one_code(caller, ingress, signer, stored, code):
     caller.world.do(
         lambda session, now: session.execute(
             text("UPDATE calls SET end_decided_at = :now, end_cause = :stored"),
@@ -116,7 +116,7 @@ def test_the_reason_for_which_a_call_is_ended_has_one_code(caller, ingress, sign
     assert shown["endCause"] == code
 
 
-def test_a_refused_call_must_end_for_its_reason(caller, ingress, signer):
+def test_refused_call_must_end_for_its_reason(caller, ingress, signer):
     caller.world.do(
         lambda session, now: wallet_freezes.freeze(
             session, caller.id, FreezeReason.MANUAL, operator=Operator("me", "test"), now=now
@@ -130,7 +130,7 @@ def test_a_refused_call_must_end_for_its_reason(caller, ingress, signer):
     assert (shown["status"], shown["refusal"]) == ("refused", "FROZEN_WALLET")
 
 
-def test_an_approved_debt_limit_counts(caller, ingress):
+def test_approved_debt_limit_counts(caller, ingress):
     caller.world.do(
         lambda session, now: call_ledger(
             session,
@@ -143,20 +143,20 @@ def test_an_approved_debt_limit_counts(caller, ingress):
     assert answer == {"endCall": False, "remainingSeconds": 50}
 
 
-def test_a_frozen_and_a_settled_call_must_end_and_the_reason_is_told(caller, ingress):
+def test_frozen_or_settled_call_must_end_with_its_reason(caller, ingress):
     headers = vapi_headers(ingress.sandbox)
     caller.world.do(
         lambda session, now: operator_actions.freeze_manually(
             session, caller.id, operator=Operator("me", "test"), now=now
         )
     )
-    told = {"endCall": True, "message": Terms().ending_text}
-    assert ask(ingress, "vapi-1", headers).json() == {**told, "reason": "FROZEN_WALLET"}
+    expected = {"endCall": True, "message": Terms().ending_text}
+    assert ask(ingress, "vapi-1", headers).json() == {**expected, "reason": "FROZEN_WALLET"}
     caller.world.do(lambda session, now: settle_by_api(session, caller.id, "test-1", 1_000, now))
-    assert ask(ingress, "vapi-1", headers).json() == {**told, "reason": "CALL_ENDED"}
+    assert ask(ingress, "vapi-1", headers).json() == {**expected, "reason": "CALL_ENDED"}
 
 
-def test_a_call_that_continues_after_its_settlement_must_end(caller, ingress):
+def test_call_that_continues_after_its_settlement_must_end(caller, ingress):
     # Given a call that the company settled before it was connected
     caller.world.do(lambda session, now: settle_by_api(session, caller.id, "test-1", 1_000, now))
     # When Vapi reports it in progress
@@ -168,15 +168,15 @@ def test_a_call_that_continues_after_its_settlement_must_end(caller, ingress):
     assert (answer["endCall"], answer["reason"]) == (True, "SETTLED")
 
 
-def test_a_call_that_an_operator_ends_must_end(caller, ingress):
+def test_call_that_an_operator_ends_must_end(caller, ingress):
     caller.world.do(
         lambda session, now: ending.end_manually(
             session, caller.id, "test-1", operator=Operator("me", "test"), now=now
         )
     )
     answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox)).json()
-    told = {"endCall": True, "reason": "OPERATOR", "message": Terms().ending_text}
-    assert answer == told
+    expected = {"endCall": True, "reason": "OPERATOR", "message": Terms().ending_text}
+    assert answer == expected
 
 
 def test_frozen_call_must_end_unless_the_freeze_is_only_reported(caller, ingress):
@@ -217,24 +217,24 @@ NOT_UNDERSTOOD = [
 ]
 
 
-def test_what_cannot_be_understood_is_said_so(caller, ingress):
+def test_invalid_request_is_answered_400(caller, ingress):
     for body in NOT_UNDERSTOOD:
         answer = ingress.client.post(PATHS[0], content=body, headers=vapi_headers(ingress.sandbox))
         assert answer.status_code == 400, body[:80]
         assert answer.headers["content-type"] == "application/problem+json", body[:80]
 
 
-def test_an_unknown_call_is_not_found(caller, ingress):
+def test_unknown_call_is_not_found(caller, ingress):
     assert ask(ingress, "vapi-2", vapi_headers(ingress.sandbox)).status_code == 404
 
 
-def test_a_forged_question_is_refused_though_the_api_is_closed(caller, start_ingress, settings):
+def test_forged_request_is_refused_while_the_api_is_closed(caller, start_ingress, settings):
     closed = start_ingress(settings)
     answer = ask(closed, "vapi-1", {"Authorization": "Bearer wrong"})
     assert (answer.status_code, answer.headers["www-authenticate"][:6]) == (401, "Bearer")
 
 
-def test_while_the_database_is_away_it_is_asked_again(caller, far, way):
+def test_request_is_answered_503_while_the_database_is_away(caller, far, way):
     assert ask(far, "vapi-1", vapi_headers(far.sandbox)).status_code == 200
     way.cut()
     answer = ask(far, "vapi-1", vapi_headers(far.sandbox))

@@ -11,19 +11,19 @@ from base.clock import wait_until
 from db.models import InboxEvent
 from ingress.http import body as bodies
 from ingress.http import protocol
-from tests.ingress.house import Message, paypal_event
+from tests.ingress.support import Message, paypal_event
 from tests.ingress.webhooks.test_paypal import PROBLEM, is_refused, nothing_is_stored
 
-DOORS = {
+CONTENT_TYPES = {
     "/webhooks/paypal": "application/json",
     "/api/webhooks/paypal": "application/json",
     "/webhooks/twilio": "application/x-www-form-urlencoded",
 }
-entry_points = pytest.mark.parametrize("path", sorted(DOORS))
+each_endpoint = pytest.mark.parametrize("path", sorted(CONTENT_TYPES))
 
 
-@entry_points
-def test_an_unknown_content_type_is_refused(world, ingress, path):
+@each_endpoint
+def test_unknown_content_type_is_refused(world, ingress, path):
     for given in ("text/plain", "", "multipart/form-data; boundary=x", None):
         headers = {} if given is None else {"Content-Type": given}
         assert is_refused(ingress.client.post(path, content=b"{}", headers=headers), 415)
@@ -31,14 +31,14 @@ def test_an_unknown_content_type_is_refused(world, ingress, path):
     assert nothing_is_stored(world)
 
 
-def test_a_content_type_may_have_parameters_and_capitals(ingress):
+def test_content_type_may_have_parameters_and_capitals(ingress):
     message = ingress.genuine()
     message.headers["Content-Type"] = "Application/JSON; charset=utf-8"
 
     assert ingress.send(message).status_code == 200
 
 
-def test_a_signed_body_that_cannot_be_read_is_malformed(world, ingress):
+def test_signed_body_that_cannot_be_read_is_malformed(world, ingress):
     for body in (
         b"{",
         b"[]",
@@ -57,18 +57,18 @@ def test_a_signed_body_that_cannot_be_read_is_malformed(world, ingress):
     assert nothing_is_stored(world)
 
 
-@entry_points
-def test_an_empty_body_is_malformed(world, ingress, path):
-    answer = ingress.client.post(path, content=b"", headers={"Content-Type": DOORS[path]})
+@each_endpoint
+def test_empty_body_is_malformed(world, ingress, path):
+    answer = ingress.client.post(path, content=b"", headers={"Content-Type": CONTENT_TYPES[path]})
     assert is_refused(answer, 400)
 
 
-@entry_points
-def test_a_body_that_is_declared_too_large_is_refused_unread(ingress, path):
+@each_endpoint
+def test_body_that_is_declared_too_large_is_refused_unread(ingress, path):
     # When a length of a gigabyte is declared and no byte of the body is sent
     answer = ingress.raw(
         f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-        f"Content-Type: {DOORS[path]}\r\nContent-Length: 1000000000\r\n\r\n".encode()
+        f"Content-Type: {CONTENT_TYPES[path]}\r\nContent-Length: 1000000000\r\n\r\n".encode()
     )
 
     # Then the refusal is sent at once
@@ -76,17 +76,19 @@ def test_a_body_that_is_declared_too_large_is_refused_unread(ingress, path):
     assert PROBLEM.encode() in answer
 
 
-@entry_points
-def test_a_body_that_is_too_large_without_saying_so_is_refused(world, ingress, path):
+@each_endpoint
+def test_too_large_body_without_a_declared_length_is_refused(world, ingress, path):
     # When chunks are sent without end and without a declared length
     chunks = (b"x" * 65536 for _ in range(40))
-    answer = ingress.client.post(path, content=chunks, headers={"Content-Type": DOORS[path]})
+    answer = ingress.client.post(
+        path, content=chunks, headers={"Content-Type": CONTENT_TYPES[path]}
+    )
 
     assert is_refused(answer, 413)
     assert nothing_is_stored(world)
 
 
-def test_the_largest_body_is_taken_in_and_one_byte_more_is_not(world, start_ingress, settings):
+def test_largest_body_is_accepted_and_one_byte_more_is_refused(world, start_ingress, settings):
     # Given a limit of 2048 bytes
     ingress = start_ingress(settings, body_bytes_max=2048)
     event = json.loads(paypal_event())
@@ -103,14 +105,14 @@ def test_the_largest_body_is_taken_in_and_one_byte_more_is_not(world, start_ingr
     assert len(world.read(InboxEvent)) == 1
 
 
-@entry_points
-def test_a_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch):
+@each_endpoint
+def test_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch):
     # Given a sender that begins a body and then stops
     monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
 
     answer = ingress.raw(
         f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-        f"Content-Type: {DOORS[path]}\r\nContent-Length: 100\r\n\r\n{{".encode()
+        f"Content-Type: {CONTENT_TYPES[path]}\r\nContent-Length: 100\r\n\r\n{{".encode()
     )
 
     # Then the ingress refuses it instead of waiting
@@ -119,14 +121,14 @@ def test_a_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch
     assert nothing_is_stored(world)
 
 
-@entry_points
-def test_a_slow_body_is_answered_and_does_not_keep_its_connection(ingress, path, monkeypatch):
+@each_endpoint
+def test_slow_body_is_answered_and_its_connection_closed(ingress, path, monkeypatch):
     # Given a sender that sends slowly and did not ask to close the connection
     monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
     monkeypatch.setattr(protocol, "LINGER_SECONDS", 1.0)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: x\r\n"
-        f"Content-Type: {DOORS[path]}\r\nContent-Length: 100000\r\n\r\n"
+        f"Content-Type: {CONTENT_TYPES[path]}\r\nContent-Length: 100000\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", ingress.port), timeout=20) as connection:
         connection.sendall(head.encode())
@@ -150,7 +152,7 @@ def test_a_slow_body_is_answered_and_does_not_keep_its_connection(ingress, path,
         assert wait_until(is_closed, limit_seconds=10)
 
 
-def test_a_sender_that_goes_away_in_the_middle_leaves_nothing(world, ingress):
+def test_request_that_breaks_off_leaves_nothing(world, ingress):
     # When a connection breaks in the middle of a body
     with socket.create_connection(("127.0.0.1", ingress.port)) as connection:
         connection.sendall(
@@ -163,7 +165,7 @@ def test_a_sender_that_goes_away_in_the_middle_leaves_nothing(world, ingress):
     assert len(world.read(InboxEvent)) == 1
 
 
-def test_an_unknown_route_is_not_found(ingress):
+def test_unknown_route_is_not_found(ingress):
     paths = (
         "/",
         "/webhooks",
@@ -178,7 +180,7 @@ def test_an_unknown_route_is_not_found(ingress):
         assert "location" not in answer.headers
 
 
-@entry_points
+@each_endpoint
 def test_another_method_is_not_allowed(ingress, path):
     for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
         answer = ingress.client.request(method, path)
@@ -186,7 +188,7 @@ def test_another_method_is_not_allowed(ingress, path):
         assert answer.headers["allow"] == "POST"
 
 
-def test_odd_heads_never_get_in_and_never_break_the_ingress(world, ingress):
+def test_invalid_heads_are_refused_and_never_break_the_ingress(world, ingress):
     for head in (
         b"X-Test: a\r\n\tb",
         b"X-Test: a\x00b",
@@ -212,7 +214,7 @@ def test_odd_heads_never_get_in_and_never_break_the_ingress(world, ingress):
     assert ingress.client.get("/healthz").status_code == 200
 
 
-def test_nothing_that_was_sent_stands_in_an_answer(ingress):
+def test_answer_contains_nothing_of_the_request(ingress):
     # When an attacker's text is in the headers, the path and the body
     message = Message(
         {**ingress.genuine().headers, "PAYPAL-TRANSMISSION-ID": "<script>alert(1)</script>"},

@@ -33,25 +33,25 @@ def ask():
     return request
 
 
-def test_a_bug_in_a_door_is_answered_as_a_problem_that_tells_nothing(ask):
+def test_error_in_an_endpoint_is_answered_without_details(ask):
     answer = asyncio.run(ask("POST"))
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
     assert "secret" not in answer.text
 
 
-def test_other_methods_are_starlettes(ask):
+def test_other_methods_are_handled_by_starlette(ask):
     assert asyncio.run(ask("GET")).text == "elsewhere"
 
 
-def test_a_webhooks_path_tells_which_method_is_allowed(ingress):
+def test_webhook_path_names_its_allowed_method(ingress):
     answer = ingress.client.get("/webhooks/paypal")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-def test_an_accepted_webhook_is_answered_in_json(ingress):
+def test_accepted_webhook_is_answered_in_json(ingress):
     answer = ingress.send(ingress.genuine())
     assert answer.headers["content-type"] == "application/json"
-    told = answer.json()
-    assert (told["received"], told["verdict"]) == (True, "new")
-    assert told["correlation_id"].startswith("cor_")
+    problem = answer.json()
+    assert (problem["received"], problem["verdict"]) == (True, "new")
+    assert problem["correlation_id"].startswith("cor_")

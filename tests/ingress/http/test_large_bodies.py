@@ -30,7 +30,7 @@ def alerts(world) -> list[Alert]:
     return [one for one in world.read(Alert) if one.kind == "event_too_large"]
 
 
-def test_a_report_of_over_a_megabyte_settles_the_call(caller, world, ingress):
+def test_report_of_over_a_megabyte_settles_the_call(caller, world, ingress):
     # Given a call in progress
     update = caller.message("status-update", status="in-progress")
     send(ingress, update)
@@ -54,7 +54,7 @@ def test_a_report_of_over_a_megabyte_settles_the_call(caller, world, ingress):
     assert [len(one.body) < 4_000 for one in stored] == [True]
 
 
-def test_a_browser_call_with_a_megabyte_of_metadata_is_metered(caller, world, ingress):
+def test_browser_call_with_a_megabyte_of_metadata_is_metered(caller, world, ingress):
     message = caller.message("status-update", status="in-progress")
     metadata = {f"key{number}": "x" * 90 for number in range(11_000)}
     message["call"] |= {"type": "webCall", "assistantOverrides": {"metadata": metadata}}
@@ -65,7 +65,7 @@ def test_a_browser_call_with_a_megabyte_of_metadata_is_metered(caller, world, in
 
 
 @pytest.mark.parametrize("size", [200_000, 2_000_000])
-def test_the_bound_is_vapis_own_and_a_refusal_is_told(caller, world, start_ingress, settings, size):
+def test_refusal_of_a_too_large_vapi_body_is_alerted(caller, world, start_ingress, settings, size):
     # Given a limit, below and above the size that counts as large
     ingress = start_ingress(settings, vapi_bytes_max=size)
     message = caller.message("status-update", status="ringing", **heavy(size - 50_000))
@@ -82,7 +82,7 @@ def test_the_bound_is_vapis_own_and_a_refusal_is_told(caller, world, start_ingre
     assert int(alert.details["declared_bytes"]) > size
 
 
-def test_a_stranger_is_refused_unread_and_told_to_nobody(ingress, world):
+def test_unverified_large_body_is_refused_unread_without_an_alert(ingress, world):
     # When an unknown sender declares a body of a gigabyte, or begins one of ten megabytes
     for length in (1_000_000_000, 10_000_000):
         answer = ingress.raw(
@@ -94,9 +94,7 @@ def test_a_stranger_is_refused_unread_and_told_to_nobody(ingress, world):
     assert alerts(world) == []
 
 
-def test_a_signed_message_of_megabytes_is_proved_by_its_signature(
-    caller, world, start_ingress, settings
-):
+def test_signed_message_of_megabytes_is_verified(caller, world, start_ingress, settings):
     hmac_only = {"vapi_hmac_secret": SecretStr("signs"), "vapi_server_secret": SecretStr("")}
     ingress = start_ingress(settings.model_copy(update=hmac_only), vapi_bytes_max=3_000_000)
 
@@ -127,7 +125,7 @@ def delivery(**headers: str) -> Delivery:
     return Delivery({"type": "http", "headers": raw}, _nothing)
 
 
-def test_few_large_bodies_are_read_at_once_and_small_ones_never_wait():
+def test_large_bodies_are_limited_and_small_ones_never_wait():
     bodies = LargeBodies(at_once=2, wait_seconds=0.05)
     large = delivery(content_length=str(LARGE_BYTES + 1))
 

@@ -70,7 +70,7 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
-def test_an_endless_head_is_cut_off(address):
+def test_endless_head_is_cut_off(address):
     with socket.create_connection(address) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n")
         with pytest.raises(OSError):
@@ -79,13 +79,13 @@ def test_an_endless_head_is_cut_off(address):
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nhost: x\r\n"])
-def test_a_silent_connection_is_closed(address, begun):
+def test_silent_connection_is_closed(address, begun):
     with socket.create_connection(address) as connection:
         connection.sendall(begun)
         assert read_all(connection) == b""
 
 
-def test_a_large_body_that_comes_at_once_and_a_second_request_are_served(address):
+def test_large_body_and_a_second_request_on_the_connection_are_served(address):
     head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 300000\r\n\r\n"
     last = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     with socket.create_connection(address) as connection:
@@ -111,7 +111,7 @@ def is_cut_off(connection: socket.socket, data: bytes) -> bool:
     return wait_until(fails, limit_seconds=10)
 
 
-def test_trailers_are_dropped_and_the_connection_serves_on(address):
+def test_trailers_are_dropped_and_the_connection_is_kept(address):
     # Given a body in chunks with a trailer, and a second request
     trailer = b"0\r\nx-late: y\r\n\r\n"
     last = b"GET / HTTP/1.1\r\nhost: x\r\nx-second: y\r\nconnection: close\r\n\r\n"
@@ -138,13 +138,13 @@ def test_trailers_are_dropped_and_the_connection_serves_on(address):
     ],
     ids=["trailers", "a trailer", "a length", "an extension"],
 )
-def test_what_comes_without_end_in_place_of_a_body_is_cut_off(address, begun, more):
+def test_endless_data_in_place_of_a_body_is_cut_off(address, begun, more):
     with socket.create_connection(address) as connection:
         connection.sendall(CHUNKED + begun)
         assert is_cut_off(connection, more)
 
 
-def test_a_body_larger_than_the_bound_on_all_else_is_served_in_chunks(address):
+def test_chunked_body_may_exceed_the_bound_on_heads(address):
     chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
     with socket.create_connection(address) as connection:
         connection.sendall(CHUNKED.replace(b"host: x", b"connection: close"))
@@ -169,7 +169,7 @@ def refused(connection: socket.socket) -> bytes:
     return read_all(connection)
 
 
-def test_an_answer_to_an_unread_body_says_that_it_is_the_last(address):
+def test_answer_to_an_unread_body_closes_the_connection(address):
     with socket.create_connection(address) as connection:
         answer = refused(connection)
     assert answer.startswith(b"HTTP/1.1 413")
@@ -177,7 +177,7 @@ def test_an_answer_to_an_unread_body_says_that_it_is_the_last(address):
     assert answer.endswith(b"\r\n\r\nno")
 
 
-def test_a_sender_that_writes_on_is_not_reset_before_it_has_read(address, monkeypatch):
+def test_sender_that_is_still_writing_receives_the_answer(address, monkeypatch):
     # Given a server that reads on for a long time after its answer
     monkeypatch.setattr(protocol, "LINGER_SECONDS", 60.0)
     with socket.create_connection(address) as connection:
@@ -187,7 +187,7 @@ def test_a_sender_that_writes_on_is_not_reset_before_it_has_read(address, monkey
             connection.sendall(b"x" * 10_000)
 
 
-def test_an_unread_body_does_not_keep_a_connection(address, server, monkeypatch):
+def test_unread_body_does_not_keep_a_connection(address, server, monkeypatch):
     monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.2)
     with socket.create_connection(address) as connection:
         assert refused(connection).endswith(b"no")
@@ -195,7 +195,7 @@ def test_an_unread_body_does_not_keep_a_connection(address, server, monkeypatch)
         assert wait_until(lambda: not server.server_state.connections, limit_seconds=10)
 
 
-def test_a_body_that_is_coming_is_the_last_when_the_server_stops(address, server):
+def test_request_in_transit_is_the_last_when_the_server_stops(address, server):
     with socket.create_connection(address) as connection:
         # Given a body that has begun
         connection.sendall(CHUNKED)

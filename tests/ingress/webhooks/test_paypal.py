@@ -13,7 +13,7 @@ from base.clock import wait_until
 from base.settings import Settings
 from db.models import Alert, InboxEvent, Job
 from providers.paypal import download_failures
-from tests.ingress.house import SUSPENDED, Message, paypal_event
+from tests.ingress.support import SUSPENDED, Message, paypal_event
 from tests.providers.support import SAMPLES
 
 SIGNED = SAMPLES / "paypal" / "signed"
@@ -33,7 +33,7 @@ def nothing_is_stored(world):
 
 
 @pytest.mark.parametrize("path", ["/webhooks/paypal", "/api/webhooks/paypal"])
-def test_a_genuine_event_is_stored_with_its_job_in_one_commit(world, ingress, path):
+def test_genuine_event_is_stored_with_its_job_in_one_commit(world, ingress, path):
     # When PayPal reports a suspension
     message = ingress.genuine()
     answer = ingress.send(message, path)
@@ -65,18 +65,18 @@ def test_a_genuine_event_is_stored_with_its_job_in_one_commit(world, ingress, pa
         ("CUSTOMER.DISPUTE.CREATED", "safety"),
     ],
 )
-def test_an_event_goes_to_the_queue_of_its_urgency(world, ingress, event_type, queue):
+def test_event_goes_to_the_queue_of_its_urgency(world, ingress, event_type, queue):
     assert ingress.send(ingress.genuine(event_type)).status_code == 200
     assert world.read(Job)[0].queue == queue
 
 
-def test_an_event_that_concerns_nothing_is_stored_without_a_job(world, ingress):
+def test_event_that_concerns_nothing_is_stored_without_a_job(world, ingress):
     assert ingress.send(ingress.genuine("BILLING.PLAN.CREATED")).status_code == 200
     (event,) = world.read(InboxEvent)
     assert (event.outcome, event.body is not None, world.read(Job)) == ("ignored", True, [])
 
 
-def test_an_event_that_comes_again_and_again_is_stored_once(world, ingress):
+def test_repeated_event_is_stored_once(world, ingress):
     # Given an event that was delivered
     deliveries = ingress.sandbox.control(
         "POST", "/paypal/events", {"event_type": SUSPENDED, "organization_id": "org_one"}
@@ -93,7 +93,7 @@ def test_an_event_that_comes_again_and_again_is_stored_once(world, ingress):
     assert (len(world.read(InboxEvent)), len(world.read(Job))) == (1, 1)
 
 
-def test_copies_that_are_the_first_all_at_once_are_stored_once(world, ingress):
+def test_concurrent_first_copies_are_stored_once(world, ingress):
     message = ingress.genuine()
 
     with ThreadPoolExecutor(8) as pool:
@@ -105,7 +105,7 @@ def test_copies_that_are_the_first_all_at_once_are_stored_once(world, ingress):
 
 
 @pytest.mark.parametrize("forge", ["signature", "webhook_id"])
-def test_a_forged_event_is_refused_and_nothing_of_it_is_kept(world, ingress, forge):
+def test_forged_event_is_refused_and_nothing_is_stored(world, ingress, forge):
     # When an event arrives that PayPal did not sign for our webhook
     (delivery,) = ingress.sandbox.control(
         "POST",
@@ -149,7 +149,7 @@ def test_another_body_under_a_genuine_signature_is_refused(world, ingress):
     assert ingress.sandbox.control("POST", path, {})[0]["status_code"] == 200
 
 
-def test_another_body_under_an_event_id_seen_before_is_refused(world, ingress):
+def test_another_body_under_a_known_event_id_is_refused(world, ingress):
     assert ingress.send(ingress.signed(paypal_event())).status_code == 200
 
     other = ingress.signed(paypal_event(event_type="BILLING.SUBSCRIPTION.ACTIVATED"))
@@ -159,12 +159,12 @@ def test_another_body_under_an_event_id_seen_before_is_refused(world, ingress):
 
 
 @pytest.mark.parametrize("age", [timedelta(days=4), timedelta(days=-1)])
-def test_a_transmission_that_is_too_old_or_in_the_future_is_refused(world, ingress, age):
+def test_transmission_that_is_too_old_or_in_the_future_is_refused(world, ingress, age):
     assert is_refused(ingress.send(ingress.signed(paypal_event(), age=age)), 401)
     assert nothing_is_stored(world)
 
 
-def test_a_certificate_from_elsewhere_is_never_asked_for(world, ingress):
+def test_certificate_of_another_host_is_never_requested(world, ingress):
     message = ingress.genuine()
 
     for url in (
@@ -189,7 +189,7 @@ def test_a_certificate_from_elsewhere_is_never_asked_for(world, ingress):
         "PAYPAL-AUTH-ALGO",
     ],
 )
-def test_a_missing_or_odd_header_is_refused(world, ingress, name):
+def test_missing_or_odd_header_is_refused(world, ingress, name):
     message = ingress.genuine()
     others = {key: one for key, one in message.headers.items() if key != name}
 
@@ -201,7 +201,7 @@ def test_a_missing_or_odd_header_is_refused(world, ingress, name):
     assert nothing_is_stored(world)
 
 
-def test_a_header_given_twice_is_refused(world, ingress):
+def test_header_given_twice_is_refused(world, ingress):
     message = ingress.genuine()
     headers = [*message.headers.items(), ("PAYPAL-TRANSMISSION-ID", "another-id")]
 
@@ -211,12 +211,12 @@ def test_a_header_given_twice_is_refused(world, ingress):
     assert nothing_is_stored(world)
 
 
-def test_an_unknown_kind_of_event_is_taken_in(world, ingress):
+def test_event_of_an_unknown_type_is_accepted(world, ingress):
     assert ingress.send(ingress.genuine("SOMETHING.NEVER.SEEN")).status_code == 200
     assert world.read(InboxEvent)[0].event_type == "SOMETHING.NEVER.SEEN"
 
 
-def test_a_certificate_that_cannot_be_had_now_is_asked_for_again_later(world, ingress, monkeypatch):
+def test_event_is_answered_503_when_its_certificate_is_unavailable(world, ingress, monkeypatch):
     # Given that PayPal does not serve its certificate
     monkeypatch.setattr(download_failures, "FAILURE_SECONDS", 0.2)
     fault = ingress.sandbox.fault("paypal", "status", match={"path_contains": "/certs/"})
@@ -234,7 +234,7 @@ def test_a_certificate_that_cannot_be_had_now_is_asked_for_again_later(world, in
     assert len(world.read(InboxEvent)) == 1
 
 
-def test_a_flood_of_deliveries_asks_a_host_that_refuses_once(world, ingress):
+def test_flood_sends_one_request_to_a_failing_certificate_host(world, ingress):
     # Given that PayPal sets a Retry-After that is longer than this test
     fault = ingress.sandbox.fault(
         "paypal",
@@ -259,7 +259,7 @@ def test_a_flood_of_deliveries_asks_a_host_that_refuses_once(world, ingress):
     assert is_refused(ingress.send(message), 503)
 
 
-def test_paypals_own_api_may_be_asked_instead(world, start_ingress, settings):
+def test_event_may_be_verified_by_paypals_api(world, start_ingress, settings):
     # Given an ingress that verifies events through PayPal's API
     ingress = start_ingress(settings.model_copy(update={"paypal_verification": "api"}))
     message = ingress.genuine()
@@ -278,7 +278,7 @@ def test_paypals_own_api_may_be_asked_instead(world, start_ingress, settings):
 
 
 @pytest.mark.parametrize("value", ["WEBHOOK_ID", "webhook_id"])
-def test_the_simulators_webhook_id_is_no_setting(settings, value):
+def test_simulators_webhook_id_is_refused_as_a_setting(settings, value):
     given = {**settings.model_dump(), "paypal_webhook_id": value}
     with pytest.raises(ValueError, match="simulator"):
         Settings.model_validate(given)

@@ -25,7 +25,7 @@ from providers.paypal import certificates
 from providers.paypal.certificates import CERTIFICATE_NAMES
 from providers.paypal.unknown_names import UNKNOWN_BURST
 from sandbox.paypal.events import signed_text
-from tests.ingress.house import Message, paypal_event
+from tests.ingress.support import Message, paypal_event
 from tests.providers.support import issue
 
 CERTIFICATES = "/v1/notifications/certs/"

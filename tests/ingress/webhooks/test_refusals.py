@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from base.clock import wait_until
 from db.inbox import refusals
-from tests.ingress.house import paypal_event
+from tests.ingress.support import paypal_event
 
 
 def rows(world, statement):
@@ -70,7 +70,7 @@ def test_accepted_deliveries_are_not_counted(world, ingress):
     assert wait_until(lambda: counts(world) == [("paypal", 401, 1)], limit_seconds=10)
 
 
-def test_the_list_is_capped_and_the_count_is_not(world, ingress, monkeypatch):
+def test_list_of_refusals_is_capped_and_the_count_is_not(world, ingress, monkeypatch):
     # Given a list of at most five
     monkeypatch.setattr(refusals, "LIST_MAX", 5)
 
@@ -85,7 +85,7 @@ def test_the_list_is_capped_and_the_count_is_not(world, ingress, monkeypatch):
     assert ids == [12, 13, 14, 15, 16]
 
 
-def test_a_flood_is_listed_in_part_and_counted_whole(world, settings):
+def test_flood_is_listed_in_part_and_counted_whole(world, settings):
     # Given more refusals in one flush than are listed
     async def flood():
         log = refusals.RefusalLog(settings.database_url)
@@ -115,7 +115,7 @@ def test_refusals_are_counted_when_the_database_is_back(world, far, way):
     assert wait_until(lambda: counts(world) == [("paypal", 401, 5)], limit_seconds=15)
 
 
-def test_what_was_refused_last_is_written_at_the_end(world, settings, monkeypatch):
+def test_last_refusals_are_written_at_the_stop(world, settings, monkeypatch):
     # Given an ingress that is stopped while it is writing
     monkeypatch.setattr(refusals, "_FLUSH_SECONDS", 0.0)
 
@@ -133,7 +133,7 @@ def test_what_was_refused_last_is_written_at_the_end(world, settings, monkeypatc
     assert counts(world) == [("paypal", 401, 1)]
 
 
-def test_stop_lets_a_connection_be_made_when_it_comes_meanwhile(world, settings, monkeypatch):
+def test_stop_waits_for_a_connection_that_is_being_made(world, settings, monkeypatch):
     # Given an ingress that is connecting to the database in order to write its refusals
     monkeypatch.setattr(refusals, "_FLUSH_SECONDS", 0.0)
     connect, cut_off = psycopg.AsyncConnection.connect, []
@@ -166,7 +166,7 @@ def test_stop_lets_a_connection_be_made_when_it_comes_meanwhile(world, settings,
     assert counts(world) == [("paypal", 401, 1)]
 
 
-def test_a_database_that_says_nothing_keeps_no_ingress_from_stopping(world, way, monkeypatch):
+def test_silent_database_does_not_prevent_a_stop(world, way, monkeypatch):
     # Given a server that stops answering once it is asked to write
     connect = psycopg.AsyncConnection.connect
 

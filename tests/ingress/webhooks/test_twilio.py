@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from db.models import InboxEvent, Job
 from domain import organizations
-from tests.ingress.house import callback
+from tests.ingress.support import callback
 from tests.ingress.webhooks.test_paypal import is_refused, nothing_is_stored
 from tests.support.world import make_organization
 from tests.workers.scenes import eventually, held, release
@@ -95,14 +95,14 @@ def test_sandbox_delivers_through_a_proxy_and_its_query_string_counts(twilio, ac
     assert delivery["status_code"] == 200, delivery
 
 
-def test_a_call_that_ended_is_stored_too(world, twilio, account):
+def test_call_that_ended_is_stored_too(world, twilio, account):
     params = {"CallSid": "CA" + "2" * 32, "CallStatus": "completed", "SequenceNumber": "3"}
 
     assert twilio.send(signed(account, params), PATH).status_code == 200
     assert world.read(InboxEvent)[0].event_type == "call.status"
 
 
-def test_a_callback_that_comes_again_is_stored_once_and_each_status_counts(world, twilio, account):
+def test_repeated_callback_is_stored_once_and_each_status_counts(world, twilio, account):
     # When the same status arrives five times and another one once
     deliver = {"sid": account["sid"], "url": PUBLIC + PATH, "params": STATUS}
     answers = twilio.sandbox.control("POST", "/twilio/callbacks", {**deliver, "copies": 5})
@@ -115,7 +115,7 @@ def test_a_callback_that_comes_again_is_stored_once_and_each_status_counts(world
     assert names == ["delivered", "sent"]
 
 
-def test_a_repeat_with_more_to_say_is_answered_and_changes_nothing(world, twilio, account):
+def test_repeat_with_more_fields_is_answered_and_changes_nothing(world, twilio, account):
     assert twilio.send(signed(account), PATH).status_code == 200
 
     again = twilio.send(signed(account, {**STATUS, "Price": "-0.0075"}), PATH)
@@ -124,7 +124,7 @@ def test_a_repeat_with_more_to_say_is_answered_and_changes_nothing(world, twilio
     assert len(world.read(InboxEvent)) == 1
 
 
-def test_the_token_of_a_subaccount_is_asked_for_once(world, twilio, account):
+def test_token_of_a_subaccount_is_fetched_once(world, twilio, account):
     before = asked_for_token(world, account["sid"])
     for status in ("queued", "sent", "delivered"):
         params = {**STATUS, "MessageStatus": status}
@@ -141,12 +141,12 @@ def test_the_token_of_a_subaccount_is_asked_for_once(world, twilio, account):
         PUBLIC + PATH + "?a=1",
     ],
 )
-def test_a_signature_over_another_address_is_refused(world, twilio, account, url):
+def test_signature_over_another_address_is_refused(world, twilio, account, url):
     assert is_refused(twilio.send(signed(account, url=url), PATH), 401)
     assert nothing_is_stored(world)
 
 
-def test_a_changed_body_or_a_missing_signature_is_refused(world, twilio, account):
+def test_changed_body_or_a_missing_signature_is_refused(world, twilio, account):
     message = signed(account)
     message.body += b"&Extra=1"
     assert is_refused(twilio.send(message, PATH), 401)
@@ -157,14 +157,14 @@ def test_a_changed_body_or_a_missing_signature_is_refused(world, twilio, account
     assert nothing_is_stored(world)
 
 
-def test_the_parents_token_proves_nothing_about_a_subaccount(world, twilio, account):
+def test_parents_token_does_not_verify_a_subaccounts_callback(world, twilio, account):
     token = twilio.sandbox.info["twilio"]["auth_token"]
 
     assert is_refused(twilio.send(signed(account, token=token), PATH), 401)
     assert nothing_is_stored(world)
 
 
-def test_an_account_that_is_not_ours_is_refused_without_asking_twilio(world, twilio):
+def test_unknown_account_is_refused_without_a_request(world, twilio):
     # Given a subaccount that Twilio knows and we do not
     stranger = world.sandbox.control("POST", "/twilio/subaccounts", {})
 
@@ -184,7 +184,7 @@ def test_an_account_that_is_not_ours_is_refused_without_asking_twilio(world, twi
         {"AccountSid": "AC" + "1" * 31},
     ],
 )
-def test_a_callback_that_names_no_account_is_malformed(world, twilio, account, params):
+def test_callback_that_names_no_account_is_malformed(world, twilio, account, params):
     assert is_refused(twilio.send(signed(account, params), PATH), 400)
     assert nothing_is_stored(world)
 
@@ -192,12 +192,12 @@ def test_a_callback_that_names_no_account_is_malformed(world, twilio, account, p
 @pytest.mark.parametrize(
     "params", [{}, {"MessageSid": "SM1", "MessageStatus": "<b>"}, {"CallSid": "CA1"}]
 )
-def test_a_proved_callback_that_says_nothing_is_malformed(world, twilio, account, params):
+def test_verified_callback_without_an_object_is_malformed(world, twilio, account, params):
     assert is_refused(twilio.send(signed(account, params), PATH), 400)
     assert nothing_is_stored(world)
 
 
-def test_without_a_token_from_twilio_the_callback_is_asked_for_again(twilio, account):
+def test_callback_is_answered_503_without_a_token_from_twilio(twilio, account):
     # Given that the token cannot be fetched from Twilio
     fault = twilio.sandbox.fault("twilio", "drop")
     answer = twilio.send(signed(account), PATH)
@@ -209,7 +209,7 @@ def test_without_a_token_from_twilio_the_callback_is_asked_for_again(twilio, acc
     assert eventually(lambda: twilio.send(signed(account), PATH).status_code == 200)
 
 
-def test_what_a_request_says_of_its_host_does_not_matter(twilio, account):
+def test_host_header_does_not_affect_the_signature(twilio, account):
     # Given a genuine callback
     message = signed(account)
     for host in (b"elsewhere.example", b"[", b"a/b?c=", b"hooks.holdfast.example/x", b"\xe9"):
@@ -222,7 +222,7 @@ def test_what_a_request_says_of_its_host_does_not_matter(twilio, account):
         assert answer.startswith(b"HTTP/1.1 200"), (host, answer)
 
 
-def test_odd_bytes_in_the_address_are_refused(world, twilio, account):
+def test_invalid_bytes_in_the_url_are_refused(world, twilio, account):
     message = signed(account)
     lines = [b"POST /webhooks/twilio?x=\xff\xfe HTTP/1.1", b"Host: x", b"Connection: close"]
     lines += [f"{key}: {value}".encode() for key, value in message.headers.items()]
@@ -259,7 +259,7 @@ def test_rolled_token_is_fetched_at_the_first_signature_that_fails(world, twilio
     assert is_refused(twilio.send(signed(account, numbered(99)), PATH), 401)
 
 
-def test_forger_cannot_make_us_poll_twilio(world, twilio, account):
+def test_forged_callbacks_cause_one_request_to_twilio(world, twilio, account):
     assert twilio.send(signed(account), PATH).status_code == 200
     before = asked_for_token(world, account["sid"])
     for _ in range(10):
@@ -267,7 +267,7 @@ def test_forger_cannot_make_us_poll_twilio(world, twilio, account):
     assert asked_for_token(world, account["sid"]) - before == 1
 
 
-def test_signature_that_can_be_none_costs_no_request(world, twilio, account, make_account):
+def test_malformed_signature_costs_no_request(world, twilio, account, make_account):
     assert twilio.send(signed(account), PATH).status_code == 200
     before = asked_for_token(world, account["sid"])
     for odd in ("", "x", "x" * 28, "é".encode("latin-1")):
@@ -281,7 +281,7 @@ def test_signature_that_can_be_none_costs_no_request(world, twilio, account, mak
     assert asked_for_token(world, other["sid"]) == 0
 
 
-def test_callback_is_asked_for_again_when_the_new_token_cannot_be_fetched(world, twilio, account):
+def test_callback_is_answered_503_when_the_new_token_is_unavailable(world, twilio, account):
     assert twilio.send(signed(account), PATH).status_code == 200
     rolled = roll(world, account)
     fault = world.sandbox.fault("twilio", "status", status=503)
@@ -295,7 +295,7 @@ def test_callback_is_asked_for_again_when_the_new_token_cannot_be_fetched(world,
     assert is_refused(twilio.send(signed(account, numbered(9), token="guess"), PATH), 401)
 
 
-def looking_up():
+def fetching_threads():
     """Count the threads in which the ingress fetches credentials now."""
     count = 0
     for innermost in sys._current_frames().values():
@@ -326,7 +326,7 @@ def test_forged_callbacks_take_few_threads_while_twilio_is_silent(
         while not all(one.done() for one in flood):
             # Then genuine callbacks of the first subaccount are accepted meanwhile
             assert twilio.send(signed(account, numbered(number)), PATH).status_code == 200
-            threads.append(looking_up())
+            threads.append(fetching_threads())
             number += 1
         # And the forged ones, which cannot be verified now, wait for Twilio in a few threads
         assert {one.result() for one in flood} == {503}

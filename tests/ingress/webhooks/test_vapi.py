@@ -19,7 +19,7 @@ OF_VAPI = SAMPLES / "vapi"
 
 
 @pytest.mark.parametrize("path", ["/webhooks/vapi", "/api/vapi/webhook"])
-def test_a_status_is_stored_once_a_fact_for_safety(caller, world, ingress, path):
+def test_status_is_stored_once_per_fact_for_the_safety_queue(caller, world, ingress, path):
     # When the same status arrives three times, once with a different body
     message = caller.message("status-update", status="ringing")
     verdicts = [send(ingress, message, path).json()["verdict"] for _ in range(2)]
@@ -49,20 +49,20 @@ def test_a_status_is_stored_once_a_fact_for_safety(caller, world, ingress, path)
         "session.updated",
     ],
 )
-def test_what_nothing_follows_from_is_answered_and_not_stored(caller, world, ingress, kind):
+def test_message_without_an_effect_is_answered_and_not_stored(caller, world, ingress, kind):
     answer = send(ingress, caller.message(kind))
     assert (answer.status_code, answer.json()["verdict"]) == (200, "ignored")
     assert world.read(InboxEvent) == []
 
 
-def test_an_unknown_type_is_kept_and_marked_ignored(caller, world, ingress):
+def test_unknown_type_is_kept_and_marked_ignored(caller, world, ingress):
     assert send(ingress, caller.message("call.rewound")).json()["verdict"] == "new"
     world.run_due()
     (event,) = world.read(InboxEvent)
     assert (event.event_type, event.outcome) == ("call.rewound", "ignored")
 
 
-def test_questions_of_other_servers_get_a_valid_empty_answer(caller, ingress):
+def test_requests_for_other_servers_get_a_valid_empty_answer(caller, ingress):
     def answer(kind):
         return send(ingress, caller.message(kind)).json()
 
@@ -92,14 +92,14 @@ def test_questions_of_other_servers_get_a_valid_empty_answer(caller, ingress):
         b"[" * 100_000,
     ],
 )
-def test_what_says_nothing_is_malformed(world, sandbox, ingress, body):
+def test_body_without_a_message_is_malformed(world, sandbox, ingress, body):
     answer = ingress.client.post("/webhooks/vapi", content=body, headers=vapi_headers(sandbox))
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
     assert world.read(InboxEvent) == []
 
 
-def test_a_report_that_names_no_call_is_kept_and_marked(world, caller, ingress):
+def test_report_that_names_no_call_is_kept_and_marked(world, caller, ingress):
     message = caller.message("end-of-call-report", endedReason="hangup")
     del message["call"]
     assert send(ingress, message).status_code == 200
@@ -107,7 +107,7 @@ def test_a_report_that_names_no_call_is_kept_and_marked(world, caller, ingress):
     assert [event.outcome for event in world.read(InboxEvent)] == ["malformed"]
 
 
-def test_a_report_is_processed_again_only_when_its_body_differs(caller, world, ingress):
+def test_report_is_processed_again_only_when_its_body_differs(caller, world, ingress):
     # Given a call in progress, and a report of ten seconds
     update = caller.message("status-update", status="in-progress")
     call_id = update["call"]["id"]
@@ -128,7 +128,7 @@ def test_a_report_is_processed_again_only_when_its_body_differs(caller, world, i
     assert len(world.read(InboxEvent)) == 3
 
 
-def test_a_second_report_completes_the_cost_when_the_first_has_none(caller, world, ingress):
+def test_second_report_completes_the_cost_when_the_first_has_none(caller, world, ingress):
     update = caller.message("status-update", status="in-progress")
     send(ingress, update)
     for fields in ({}, {"durationSeconds": 33}):
@@ -145,9 +145,7 @@ def signed(secret: str, body: bytes, at: int) -> str:
 
 
 @pytest.mark.parametrize("unit", [1, 1000])
-def test_where_a_signature_is_configured_it_is_demanded(
-    caller, world, start_ingress, settings, unit
-):
+def test_configured_signature_is_required(caller, world, start_ingress, settings, unit):
     # Given a credential that signs
     changed = {"vapi_hmac_secret": "signs", "vapi_server_secret": ""}
     ingress = start_ingress(settings.model_validate({**settings.model_dump(), **changed}))
@@ -171,7 +169,7 @@ def test_where_a_signature_is_configured_it_is_demanded(
     assert post(**{"x-signature": good, "x-timestamp": str(at)}) == 200
 
 
-def test_two_secrets_hold_while_they_rotate(caller, start_ingress, settings):
+def test_both_secrets_are_accepted_during_a_rotation(caller, start_ingress, settings):
     changed = {"vapi_server_secret": "old, new"}
     ingress = start_ingress(settings.model_validate({**settings.model_dump(), **changed}))
     message = caller.message("hang")
@@ -181,7 +179,7 @@ def test_two_secrets_hold_while_they_rotate(caller, start_ingress, settings):
         assert sent.status_code == status
 
 
-def test_without_a_credential_nothing_is_proved(caller, start_ingress, settings):
+def test_message_is_refused_without_a_credential(caller, start_ingress, settings):
     changed = {"vapi_server_secret": ""}
     ingress = start_ingress(settings.model_validate({**settings.model_dump(), **changed}))
     assert send(ingress, caller.message("hang")).status_code == 401
@@ -195,7 +193,7 @@ def predial(caller) -> dict:
     }
 
 
-def test_a_campaign_may_dial_while_its_organization_may_spend(caller, ingress):
+def test_campaign_may_dial_while_its_organization_may_spend(caller, ingress):
     assert send(ingress, predial(caller)).json() == {"eligible": False}, "nobody's"
     caller.campaign("campaign-1")
     assert send(ingress, predial(caller)).json() == {"eligible": True}

@@ -20,7 +20,7 @@ def send(url: str, *, repeatable: bool, seconds: float = 5.0, **more) -> http.An
             client,
             "GET" if repeatable else "POST",
             url,
-            line=None,
+            limits=None,
             repeatable=repeatable,
             deadline=Deadline.after(seconds),
             **more,

@@ -12,8 +12,8 @@ from base.enums import Provider, RequestClass
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected, ProviderSilent
 from providers.http import probe as under_test
-from providers.http.limits import Line
-from providers.http.probe import Turns
+from providers.http.limits import ChannelLimits
+from providers.http.probe import SilenceLimit
 
 
 @pytest.fixture(autouse=True)
@@ -21,29 +21,29 @@ def soon(monkeypatch):
     monkeypatch.setattr(under_test, "_SILENT_SECONDS", 0.0)
 
 
-def turns_of(call_class: RequestClass) -> Turns:
-    return Turns(Line(ProviderChannel(Provider.TWILIO, "AC1", call_class)), 5.0)
+def limit_of(call_class: RequestClass) -> SilenceLimit:
+    return SilenceLimit(ChannelLimits(ProviderChannel(Provider.TWILIO, "AC1", call_class)), 5.0)
 
 
-def fail(turns: Turns, error: Exception) -> None:
-    with pytest.raises(type(error)), turns.wait():
+def fail(limit: SilenceLimit, error: Exception) -> None:
+    with pytest.raises(type(error)), limit.request():
         raise error
 
 
-def is_held_back_beside_another(turns: Turns) -> bool:
+def is_held_back_beside_another(limit: SilenceLimit) -> bool:
     """Return whether a call is held back while another waits for the provider."""
     waits, over = threading.Event(), threading.Event()
 
-    def wait() -> None:
-        with turns.wait():
+    def request() -> None:
+        with limit.request():
             waits.set()
             over.wait(10)
 
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(wait)
+        first = pool.submit(request)
         assert waits.wait(10)
         try:
-            with turns.wait():
+            with limit.request():
                 return False
         except HeldBack as error:
             return error.delay_seconds == 5.0
@@ -54,12 +54,12 @@ def is_held_back_beside_another(turns: Turns) -> bool:
 
 @pytest.mark.parametrize("error", [ProviderSilent("not reached"), OutcomeUnknown("lost")])
 def test_one_safety_call_at_a_time_probes_until_one_is_answered(error):
-    turns = turns_of(RequestClass.SAFETY)
-    assert not is_held_back_beside_another(turns)
-    fail(turns, error)
+    limit = limit_of(RequestClass.SAFETY)
+    assert not is_held_back_beside_another(limit)
+    fail(limit, error)
     # The waiting call ends with an answer, so all calls go out again
-    assert is_held_back_beside_another(turns)
-    assert not is_held_back_beside_another(turns)
+    assert is_held_back_beside_another(limit)
+    assert not is_held_back_beside_another(limit)
 
 
 @pytest.mark.parametrize(
@@ -71,21 +71,21 @@ def test_one_safety_call_at_a_time_probes_until_one_is_answered(error):
     ],
 )
 def test_refusal_counts_as_an_answer(no):
-    turns = turns_of(RequestClass.SAFETY)
-    fail(turns, ProviderSilent("not reached"))
-    fail(turns, no)
-    assert not is_held_back_beside_another(turns)
+    limit = limit_of(RequestClass.SAFETY)
+    fail(limit, ProviderSilent("not reached"))
+    fail(limit, no)
+    assert not is_held_back_beside_another(limit)
 
 
 def test_internal_error_lets_another_call_probe():
-    turns = turns_of(RequestClass.SAFETY)
-    fail(turns, ProviderSilent("not reached"))
-    fail(turns, KeyError("a bug"))
-    assert is_held_back_beside_another(turns)
+    limit = limit_of(RequestClass.SAFETY)
+    fail(limit, ProviderSilent("not reached"))
+    fail(limit, KeyError("a bug"))
+    assert is_held_back_beside_another(limit)
 
 
 @pytest.mark.parametrize("call_class", [RequestClass.MONEY, RequestClass.BULK])
 def test_other_classes_are_not_limited_to_one_probe(call_class):
-    turns = turns_of(call_class)
-    fail(turns, ProviderSilent("not reached"))
-    assert not is_held_back_beside_another(turns)
+    limit = limit_of(call_class)
+    fail(limit, ProviderSilent("not reached"))
+    assert not is_held_back_beside_another(limit)

@@ -36,11 +36,11 @@ from providers.paypal import envelope
 )
 def test_ambiguous_body_is_malformed(body):
     with pytest.raises(MalformedWebhook):
-        envelope.read(body)
+        envelope.read_envelope(body)
 
 
 def test_ids_at_the_limit_are_read():
-    event = envelope.read(b'{"id":"' + b"W" * 64 + b'","event_type":"' + b"A" * 64 + b'"}')
+    event = envelope.read_envelope(b'{"id":"' + b"W" * 64 + b'","event_type":"' + b"A" * 64 + b'"}')
     assert (len(event.external_id), len(event.event_type)) == (64, 64)
     assert event.resource == {}
     assert event.occurred_at is None

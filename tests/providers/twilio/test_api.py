@@ -244,19 +244,19 @@ def test_parents_token_is_known_without_a_request(api, loopback):
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "told"),
+    ("status", "code", "raised"),
     [(404, 20404, Refused), (503, 20500, ProviderUnavailable), (401, 20003, CredentialsRejected)],
 )
-def test_failed_token_fetch_is_not_repeated_at_once(api, loopback, clock, status, code, told):
+def test_failed_token_fetch_is_not_repeated_at_once(api, loopback, clock, status, code, raised):
     # Given a first fetch that fails
     loopback.answer = lambda asked: error(code, status)
-    with pytest.raises(told) as first:
+    with pytest.raises(raised) as first:
         api.subaccount_token(SID)
     asked = len(loopback.asked)
     loopback.answer = lambda asked: account()
     # When others ask soon after, Then each gets its own copy of the error, without a request
     clock.seconds += tokens.FAILED_SECONDS - 0.1
-    with pytest.raises(told, match=re.escape(str(first.value))) as second:
+    with pytest.raises(raised, match=re.escape(str(first.value))) as second:
         api.subaccount_token(SID)
     assert second.value is not first.value
     assert len(loopback.asked) == asked

@@ -13,14 +13,14 @@ from providers.errors import CredentialsRejected
 from providers.http.client import READ_SECONDS
 from providers.twilio.api import TwilioApi
 from tests.providers.support import PARENT, SID, Asked, Loopback, Reply, json_reply, sample
-from tests.support.sandbox import House
+from tests.support.sandbox import RunningSandbox
 
 CALL = "CA" + "1" * 32
 PATH = f"/2010-04-01/Accounts/{SID}/Calls"
 
 
 @pytest.fixture
-def api(sandbox: House) -> Iterator[TwilioApi]:
+def api(sandbox: RunningSandbox) -> Iterator[TwilioApi]:
     known = sandbox.info["twilio"]
     built = TwilioApi(
         known["account_sid"], known["auth_token"], known["base_url"], window_seconds=10
@@ -30,7 +30,7 @@ def api(sandbox: House) -> Iterator[TwilioApi]:
 
 
 @pytest.fixture
-def sid(sandbox: House) -> str:
+def sid(sandbox: RunningSandbox) -> str:
     return sandbox.control("POST", "/twilio/subaccounts", {})["sid"]
 
 
@@ -42,7 +42,7 @@ def odd(loopback: Loopback) -> Iterator[TwilioApi]:
     built.close()
 
 
-def begin(sandbox: House, sid: str, status: str = "in-progress") -> str:
+def begin(sandbox: RunningSandbox, sid: str, status: str = "in-progress") -> str:
     return sandbox.control("POST", "/twilio/calls", {"sid": sid, "status": status})["sid"]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.providers.support import Loopback, Reply
-from tests.support.sandbox import Heard, House
+from tests.support.sandbox import Heard, RunningSandbox
 
 
 class Hearing:
@@ -21,7 +21,7 @@ class Hearing:
 
 
 @pytest.fixture
-def listener(sandbox: House, loopback: Loopback) -> Iterator[Hearing]:
+def listener(sandbox: RunningSandbox, loopback: Loopback) -> Iterator[Hearing]:
     """Receive what the sandbox sends to the ingress, until the test is over."""
     before = sandbox.control("GET", "/info")["target"]
     sandbox.control("POST", "/target", {"url": loopback.url})

@@ -12,15 +12,15 @@ from base.clock import wait_until
 from base.enums import CallStatus, Provider, RequestClass
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import AnswerTooLarge, AnswerUnreadable, CredentialsRejected
-from providers.http.limits import Line
+from providers.http.limits import ChannelLimits
 from providers.vapi.api import VapiApi
 from tests.providers.support import Loopback, Reply, json_reply
 from tests.providers.vapi.support import CALL, ENDED, call
-from tests.support.sandbox import SANDBOX_SECONDS, House
+from tests.support.sandbox import SANDBOX_SECONDS, RunningSandbox
 
 
 @pytest.fixture
-def api(sandbox: House) -> Iterator[VapiApi]:
+def api(sandbox: RunningSandbox) -> Iterator[VapiApi]:
     known = sandbox.info["vapi"]
     built = VapiApi(known["api_key"], known["base_url"], window_seconds=5)
     yield built
@@ -35,7 +35,7 @@ def odd(loopback: Loopback) -> Iterator[VapiApi]:
     built.close()
 
 
-def begun(sandbox: House, **more) -> str:
+def begun(sandbox: RunningSandbox, **more) -> str:
     """Start a call at the sandbox that lives until a test ends it."""
     asked = {
         "deliver": False,
@@ -74,7 +74,7 @@ def test_ended_call_is_read_with_duration_and_cost(api, sandbox):
     assert facts.duration_ms == between >= 200
     assert facts.ended_reason == "customer-ended-call"
     assert facts.provider_cost_micros > 0
-    assert (facts.never_connected, facts.oddities) == (False, ())
+    assert (facts.never_connected, facts.anomalies) == (False, ())
 
 
 def test_unanswered_call_is_read_as_unanswered(api, sandbox):
@@ -310,8 +310,10 @@ def test_one_thread_at_a_time_waits_for_a_silent_vapi(sandbox, monkeypatch):
     # Given safety calls, one of which has timed out
     monkeypatch.setattr("providers.http.probe._SILENT_SECONDS", 0.0)
     known, call_id = sandbox.info["vapi"], begun(sandbox)
-    line = Line(ProviderChannel(Provider.VAPI, "vapi", RequestClass.SAFETY))
-    api = VapiApi(known["api_key"], known["base_url"], window_seconds=SANDBOX_SECONDS, line=line)
+    limits = ChannelLimits(ProviderChannel(Provider.VAPI, "vapi", RequestClass.SAFETY))
+    api = VapiApi(
+        known["api_key"], known["base_url"], window_seconds=SANDBOX_SECONDS, limits=limits
+    )
     fault = sandbox.fault("vapi", "drop")
     with pytest.raises(ProviderUnavailable):
         api.get_call(call_id)

@@ -7,7 +7,7 @@ import pytest
 from base.channels import ProviderChannel
 from base.enums import Provider, RequestClass
 from base.outcomes import HeldBack, Refused
-from providers.http.limits import Line
+from providers.http.limits import ChannelLimits
 from providers.vapi.api import VapiApi
 
 
@@ -22,8 +22,8 @@ class Closed:
 
 
 def held(base_url: str = "") -> VapiApi:
-    line = Line(ProviderChannel(Provider.VAPI, "vapi", RequestClass.BULK), Closed())
-    return VapiApi("key", base_url, window_seconds=1, line=line)
+    limits = ChannelLimits(ProviderChannel(Provider.VAPI, "vapi", RequestClass.BULK), Closed())
+    return VapiApi("key", base_url, window_seconds=1, limits=limits)
 
 
 def goes_out(api: VapiApi, control_url: str) -> bool:

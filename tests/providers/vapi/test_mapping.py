@@ -97,7 +97,7 @@ def test_status_is_mapped_to_our_terms(word, expected):
 )
 def test_unknown_status_is_none_and_an_anomaly(word, named):
     found = facts(status_update(word))
-    assert (found.status, found.oddities) == (None, ("status",))
+    assert (found.status, found.anomalies) == (None, ("status",))
     assert found.unknown_status == named
 
 
@@ -129,7 +129,7 @@ def test_known_status_takes_precedence_over_an_end():
 def test_message_without_a_status_uses_the_status_in_its_call():
     assert facts(status_update(None)).status is CallStatus.IN_PROGRESS
     nowhere = facts(status_update(None, call=call(("status",))))
-    assert (nowhere.status, nowhere.oddities) == (None, ())
+    assert (nowhere.status, nowhere.anomalies) == (None, ())
 
 
 @pytest.mark.parametrize("make", [lambda **more: status_update("ended", **more), report])
@@ -137,11 +137,11 @@ def test_stale_call_in_a_report_does_not_undo_the_end(make):
     # Given a report of the end whose copy of the call is still in progress
     found = facts(make(call=call(status="in-progress")))
     # Then the call has ended
-    assert (found.status, found.oddities) == (CallStatus.ENDED, ("stale_status",))
+    assert (found.status, found.anomalies) == (CallStatus.ENDED, ("stale_status",))
 
 
 @pytest.mark.parametrize(
-    ("fields", "duration_ms", "oddities"),
+    ("fields", "duration_ms", "anomalies"),
     [
         ({}, 127_598, ()),
         ({"durationSeconds": None}, 127_598, ()),
@@ -183,9 +183,9 @@ def test_stale_call_in_a_report_does_not_undo_the_end(make):
         ),
     ],
 )
-def test_duration_of_a_connected_call_is_read_with_its_anomalies(fields, duration_ms, oddities):
+def test_duration_of_a_connected_call_is_read_with_its_anomalies(fields, duration_ms, anomalies):
     found = facts(report(**fields))
-    assert (found.duration_ms, found.oddities) == (duration_ms, oddities)
+    assert (found.duration_ms, found.anomalies) == (duration_ms, anomalies)
     assert not found.never_connected
 
 
@@ -268,7 +268,7 @@ def test_call_reported_unanswered_costs_its_talk_time():
         report(("startedAt",), endedReason=NEVER, call=call(("startedAt",), status="ended"))
     )
     assert (found.duration_ms, found.never_connected) == (127_598, False)
-    assert found.oddities == ("talked_unanswered",)
+    assert found.anomalies == ("talked_unanswered",)
 
 
 def test_live_call_is_not_unanswered():
@@ -277,7 +277,7 @@ def test_live_call_is_not_unanswered():
 
 
 @pytest.mark.parametrize(
-    ("cost", "micros", "oddities"),
+    ("cost", "micros", "anomalies"),
     [
         (Decimal("0.1931"), 193_100, ()),
         (0, 0, ()),
@@ -295,14 +295,14 @@ def test_live_call_is_not_unanswered():
         (None, None, ("cost",)),
     ],
 )
-def test_provider_cost_is_exact_or_none(cost, micros, oddities):
+def test_provider_cost_is_exact_or_none(cost, micros, anomalies):
     found = facts(report(cost=cost))
-    assert (found.provider_cost_micros, found.oddities) == (micros, oddities)
+    assert (found.provider_cost_micros, found.anomalies) == (micros, anomalies)
 
 
 def test_missing_cost_is_no_anomaly_and_the_calls_cost_counts():
     assert facts(report(("cost",))).provider_cost_micros is None
-    assert facts(report(("cost",))).oddities == ()
+    assert facts(report(("cost",))).anomalies == ()
     inner = call(status="ended", cost=Decimal("0.5"))
     assert facts(report(cost=None, call=inner)).provider_cost_micros == 500_000
 
@@ -310,7 +310,7 @@ def test_missing_cost_is_no_anomaly_and_the_calls_cost_counts():
 @pytest.mark.parametrize("reason", [5, "\x00", "r" * 201, [], " "])
 def test_unstorable_end_reason_is_none_and_an_anomaly(reason):
     found = facts(report(endedReason=reason))
-    assert (found.ended_reason, found.oddities) == (None, ("endedReason",))
+    assert (found.ended_reason, found.anomalies) == (None, ("endedReason",))
     assert (found.duration_ms, found.platform_fault) == (127_598, False)
 
 

@@ -53,19 +53,19 @@ def test_inbound_sample_is_a_request_for_admission():
 
 def test_stale_call_in_a_sample_does_not_undo_the_end():
     facts = facts_of("04_status-update_ended.json")
-    assert (facts.status, facts.oddities) == (CallStatus.ENDED, ("stale_status",))
+    assert (facts.status, facts.anomalies) == (CallStatus.ENDED, ("stale_status",))
     assert facts.ended_reason == "customer-ended-call"
 
 
 def test_report_is_read_exactly():
     facts = facts_of("07_end-of-call-report_customer-ended.json")
     assert (facts.duration_ms, facts.provider_cost_micros) == (127_598, 193_100)
-    assert facts.oddities == ()
+    assert facts.anomalies == ()
 
 
 def test_duration_that_contradicts_the_instants_is_an_anomaly():
     facts = facts_of("08_end-of-call-report_exceeded-max-duration.json")
-    assert (facts.duration_ms, facts.oddities) == (127_598, ("durations_disagree",))
+    assert (facts.duration_ms, facts.anomalies) == (127_598, ("durations_disagree",))
 
 
 def test_report_without_any_duration_has_none():

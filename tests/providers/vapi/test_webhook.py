@@ -9,7 +9,7 @@ import pytest
 from base.settings import Settings
 from providers.errors import ForgedWebhook
 from providers.vapi.webhook import TOLERANCE_SECONDS, VapiWebhookVerifier
-from tests.support.sandbox import House
+from tests.support.sandbox import RunningSandbox
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 BODY = b'{"message":{"type":"hang"}}'
@@ -176,7 +176,9 @@ def test_every_configured_credential_is_required():
     ("mode", "unit"),
     [("bearer", "ms"), ("x-vapi-secret", "ms"), ("hmac", "ms"), ("hmac", "seconds")],
 )
-def test_sandbox_messages_verify_and_its_forgeries_do_not(sandbox: House, listener, mode, unit):
+def test_sandbox_messages_verify_and_its_forgeries_do_not(
+    sandbox: RunningSandbox, listener, mode, unit
+):
     # Given a sandbox Vapi that uses one of its authentication modes
     sandbox.control(
         "POST",

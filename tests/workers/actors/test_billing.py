@@ -25,7 +25,7 @@ from tests.workers.scenes import (
     stage_refresh,
 )
 
-LOOK = {"method": "GET", "path_contains": "/v2/payments/"}
+PAYMENT_READ = {"method": "GET", "path_contains": "/v2/payments/"}
 TEN = 10_000_000
 
 
@@ -48,7 +48,7 @@ def moved(world, organization_id):
     return [amount for amount in signed if amount]
 
 
-def test_a_payment_is_credited_once_however_often_it_is_looked_at(world, organization):
+def test_payment_is_credited_once_however_often_it_is_refreshed(world, organization):
     capture_id = pay(world, organization)
     first = stage_refresh(world, capture_id)
 
@@ -64,19 +64,19 @@ def test_settled_payment_is_logged_with_what_was_captured(world, organization):
         run(world, stage_refresh(world, capture_id))
         run(world, stage_refresh(world, capture_id))
         run(world, stage_refresh(world, pay(world, organization, status="DECLINED")))
-    told = [one for one in logs if one["event"] == "payment_settled"]
-    assert [(one["payment"], one["replayed"]) for one in told] == [
+    logged = [one for one in logs if one["event"] == "payment_settled"]
+    assert [(one["payment"], one["replayed"]) for one in logged] == [
         (capture_id, False),
         (capture_id, True),
     ]
-    assert {one["organization"] for one in told} == {organization}
-    assert {(one["captured_micros"], one["currency"]) for one in told} == {(TEN, "USD")}
+    assert {one["organization"] for one in logged} == {organization}
+    assert {(one["captured_micros"], one["currency"]) for one in logged} == {(TEN, "USD")}
 
 
-def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
+def test_concurrent_refreshes_of_one_payment_credit_once(world, organization):
     # Given four refreshes that all wait for PayPal's answer
     capture_id = pay(world, organization)
-    fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=4)
+    fault = world.sandbox.fault("paypal", "hold", match=PAYMENT_READ, times=4)
     ids = [stage_refresh(world, capture_id) for _ in range(4)]
     with another_thread() as start:
         outcomes = [start(run, world, job_id) for job_id in ids]
@@ -93,24 +93,24 @@ def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
 
 
 @pytest.mark.parametrize("status", ["PENDING", "DECLINED"])
-def test_money_that_is_not_ours_is_not_credited(world, organization, status):
+def test_payment_that_is_not_captured_is_not_credited(world, organization, status):
     assert run(world, stage_refresh(world, pay(world, organization, status=status))) == "done"
     assert moved(world, organization) == []
 
 
-def test_a_payment_that_paypal_does_not_know_now_is_asked_for_again(world, organization):
+def test_payment_unknown_to_paypal_is_refreshed_again(world, organization):
     assert run(world, stage_refresh(world, "7XX0000000000000A")) == "failed"
     assert moved(world, organization) == []
 
 
-def test_a_payment_that_names_nobody_is_kept_for_a_person(world):
+def test_payment_without_an_organization_is_left_to_an_operator(world):
     job_id = stage_refresh(world, pay(world, "org_of_nobody"))
 
     assert run(world, job_id) == "refused"
     assert world.job(job_id).last_error.startswith("UNKNOWN_ORGANIZATION")
 
 
-def told(world):
+def unsettled_alerts(world):
     """List organization, payment and code of the open alerts on unsettled payments."""
     alerts = world.read(Alert, kind="payment_unsettled", cleared_at=None)
     return [(one.organization_id, one.subject, one.details["code"]) for one in alerts]
@@ -126,16 +126,16 @@ def test_uncredited_payment_keeps_its_alert_after_its_job_is_pruned(world):
     pruned = world.do(lambda s, now: prune_jobs(s, over_before=now + later, limit=9))
     assert pruned == 1
     # Then the alert is still open
-    assert told(world) == [(None, capture_id, "UNKNOWN_ORGANIZATION")]
+    assert unsettled_alerts(world) == [(None, capture_id, "UNKNOWN_ORGANIZATION")]
 
 
-def test_a_payment_of_a_customer_is_told_until_it_can_be_credited(world):
+def test_payment_alert_is_kept_until_the_payment_can_be_credited(world):
     # Given a payment of an organization that has no wallet yet
     organization = bare_organization(world.database)
     capture_id = pay(world, organization)
     first = stage_refresh(world, capture_id)
     assert run(world, first) == run(world, stage_refresh(world, capture_id)) == "refused"
-    assert told(world) == [(organization, capture_id, "WALLET_NOT_FOUND")]
+    assert unsettled_alerts(world) == [(organization, capture_id, "WALLET_NOT_FOUND")]
     # When the wallet exists, and an operator redrives the job
     world.do(lambda s, now: wallet.open_wallet(s, organization, "USD", now))
     world.do(
@@ -144,10 +144,10 @@ def test_a_payment_of_a_customer_is_told_until_it_can_be_credited(world):
     assert run(world, first) == "done"
     # Then the payment is credited, and the alert is cleared
     assert moved(world, organization) == [TEN]
-    assert told(world) == []
+    assert unsettled_alerts(world) == []
 
 
-def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
+def test_payment_alert_is_kept_until_the_payment_can_be_read(world, monkeypatch):
     # Given a payment and a partial refund in a currency that we do not know
     organization = bare_organization(world.database)
     world.do(lambda s, now: wallet.open_wallet(s, organization, "KWD", now))
@@ -155,7 +155,7 @@ def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
     refund_id = give_back(world, capture_id, "3.00")
     jobs = [stage_refresh(world, capture_id), stage_refresh(world, refund_id, "refund")]
     assert [run(world, job) for job in jobs] == ["refused", "refused"]
-    assert sorted(told(world)) == sorted(
+    assert sorted(unsettled_alerts(world)) == sorted(
         (None, subject, "INVALID_AMOUNT") for subject in (capture_id, refund_id)
     )
     # When the currency is known, and an operator redrives the jobs
@@ -169,17 +169,17 @@ def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
     assert [run(world, job) for job in jobs] == ["done", "done"]
     # Then both are settled, and their alerts are cleared
     assert balance(world, organization) == 7_000_000
-    assert told(world) == []
+    assert unsettled_alerts(world) == []
 
 
-def test_a_payment_of_nobody_that_did_not_come_in_is_told_to_nobody(world):
+def test_uncaptured_payment_without_an_organization_is_not_alerted(world):
     assert (
         run(world, stage_refresh(world, pay(world, "org_of_nobody", status="PENDING"))) == "refused"
     )
-    assert told(world) == []
+    assert unsettled_alerts(world) == []
 
 
-def test_a_payment_in_another_currency_is_refused_and_changes_nothing(world, organization):
+def test_payment_in_another_currency_is_refused_and_changes_nothing(world, organization):
     job_id = stage_refresh(world, pay(world, organization, currency="EUR"))
 
     assert run(world, job_id) == "refused"
@@ -191,12 +191,10 @@ def test_a_payment_in_another_currency_is_refused_and_changes_nothing(world, org
     ("kind", "more"),
     [("status", {"status": 503}), ("status", {"status": 429}), ("drop", {})],
 )
-def test_while_paypal_is_away_nothing_is_credited_and_nothing_is_dropped(
-    world, organization, kind, more
-):
+def test_payment_is_credited_later_when_paypal_is_away(world, organization, kind, more):
     # Given a payment, and a PayPal that does not answer
     job_id = stage_refresh(world, pay(world, organization))
-    world.sandbox.fault("paypal", kind, match=LOOK, **more)
+    world.sandbox.fault("paypal", kind, match=PAYMENT_READ, **more)
     assert run(world, job_id) == "failed"
     assert moved(world, organization) == []
 
@@ -209,14 +207,14 @@ def test_while_paypal_is_away_nothing_is_credited_and_nothing_is_dropped(
     assert moved(world, organization) == [TEN]
 
 
-def test_a_lost_answer_is_asked_for_again(world, organization):
-    world.sandbox.fault("paypal", "act_then_drop", match=LOOK, times=1)
+def test_refresh_is_repeated_when_its_answer_is_lost(world, organization):
+    world.sandbox.fault("paypal", "act_then_drop", match=PAYMENT_READ, times=1)
 
     assert run(world, stage_refresh(world, pay(world, organization))) == "done"
     assert moved(world, organization) == [TEN]
 
 
-def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organization):
+def test_refunds_and_payment_may_be_reported_in_any_order(world, organization):
     # Given a payment of 10, of which 3 and then 2 were refunded
     capture_id = pay(world, organization)
     refunds = [give_back(world, capture_id, value) for value in ("3.00", "2.00")]
@@ -234,7 +232,7 @@ def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organ
     assert balance(world, organization) == 5_000_000
 
 
-def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization):
+def test_refund_of_spent_money_is_outstanding_and_freezes(world, organization):
     # Given a credited payment of which most was spent
     capture_id = pay(world, organization)
     assert run(world, stage_refresh(world, capture_id)) == "done"
@@ -272,8 +270,8 @@ def fee(world, organization):
             "deliver": False,
         },
     )
-    told = world.sandbox.control("GET", f"/paypal/events/{event['event_id']}")
-    return json.loads(told["body"])["resource"]["id"]
+    stored = world.sandbox.control("GET", f"/paypal/events/{event['event_id']}")
+    return json.loads(stored["body"])["resource"]["id"]
 
 
 def test_refund_of_a_subscription_fee_never_moves_the_wallet(world, organization, fee):
@@ -284,10 +282,10 @@ def test_refund_of_a_subscription_fee_never_moves_the_wallet(world, organization
     assert world.job(job).last_error.startswith("NOT_A_TOP_UP")
     assert (balance(world, organization), moved(world, organization)) == (0, [])
     # And no alert is raised, because this is expected
-    assert told(world) == []
+    assert unsettled_alerts(world) == []
 
 
-def test_a_captures_event_that_names_a_fee_credits_nothing(world, organization, fee):
+def test_capture_event_about_a_subscription_fee_credits_nothing(world, organization, fee):
     event_type = "PAYMENT.CAPTURE.COMPLETED"
     body = {"id": "WH-fee", "event_type": event_type, "resource": {"id": fee}}
     world.receive("WH-fee", event_type, json.dumps(body).encode())

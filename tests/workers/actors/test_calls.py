@@ -13,14 +13,14 @@ from domain.calls.tick import due_organizations, tick
 from tests.support.sandbox import SANDBOX_SECONDS
 
 
-def test_a_look_takes_in_that_a_call_is_in_progress(phone):
+def test_refresh_records_that_a_call_is_in_progress(phone):
     call_id = phone.call()
     row = phone.row(call_id)
     assert (row.status, row.metered_from is not None) == ("in_progress", True)
     assert row.twilio_call_sid is not None
 
 
-def test_an_ended_call_is_settled_by_a_look_for_its_real_duration(phone):
+def test_refresh_settles_an_ended_call_for_its_actual_duration(phone):
     # Given a call that has ended, of which no message reached us
     call_id = phone.call(talk_seconds=0.3)
     provider_call_id = phone.row(call_id).provider_call_id
@@ -36,7 +36,7 @@ def test_an_ended_call_is_settled_by_a_look_for_its_real_duration(phone):
     assert (wallet.balance_micros, wallet.held_micros) == (990_000, 0)
 
 
-def test_a_call_is_told_why_and_ends(phone):
+def test_call_hears_the_reason_and_ends(phone):
     # Given a call that must end
     call_id = phone.call()
     phone.decide(call_id)
@@ -50,7 +50,7 @@ def test_a_call_is_told_why_and_ends(phone):
     assert phone.hold(call_id).status == "committed"
 
 
-def test_a_deaf_call_is_ended_by_twilio(phone):
+def test_deaf_call_is_ended_by_twilio(phone):
     call_id = phone.call(behaviour={"deaf": True})
     phone.decide(call_id)
     phone.run_until_over(call_id)
@@ -59,7 +59,7 @@ def test_a_deaf_call_is_ended_by_twilio(phone):
     assert phone.seen(row.provider_call_id)["leg"]["status"] == "completed"
 
 
-def test_a_call_that_nobody_can_end_is_told_to_a_person_and_keeps_its_hold(phone):
+def test_call_that_cannot_be_ended_is_alerted_and_keeps_its_hold(phone):
     # Given a call that obeys no order, and a Twilio that does not answer
     call_id = phone.call(behaviour={"deaf": True, "ignore_max_duration": True})
     phone.world.sandbox.fault("twilio", "status", status=500, match={"path_contains": "/Calls/"})
@@ -72,7 +72,7 @@ def test_a_call_that_nobody_can_end_is_told_to_a_person_and_keeps_its_hold(phone
     assert phone.hold(call_id).status == "open"
 
 
-def test_while_vapi_is_away_twilio_ends_the_call_at_once(phone):
+def test_twilio_ends_the_call_at_once_while_vapi_is_away(phone):
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", "status", status=503)
     phone.decide(call_id)
@@ -81,7 +81,7 @@ def test_while_vapi_is_away_twilio_ends_the_call_at_once(phone):
     assert phone.row(call_id).status == "in_progress", "nobody but its provider makes it ended"
 
 
-def test_a_suspension_ends_live_calls_and_charges_what_they_talked(phone):
+def test_suspension_ends_live_calls_and_charges_their_duration(phone):
     # Given a live call of an organization whose subscription PayPal then suspends
     call_id = phone.call()
     one = phone.customer.subscription_id
@@ -117,7 +117,7 @@ def test_call_that_the_company_settled_first_is_ended_once_it_talks(phone):
     assert phone.world.wallet(phone.id).balance_micros == 1_000_000
 
 
-def test_the_tick_ends_a_call_before_its_money_does(phone):
+def test_tick_ends_a_call_before_its_money_is_used_up(phone):
     # Given a call with a hold on all the money, and a tick when the hold is nearly used up
     call_id = phone.call(seconds=100)
     row = phone.row(call_id)

@@ -69,7 +69,7 @@ def test_twilio_ends_a_call_that_cannot_be_read_and_vapi_alone_settles_it(phone)
     assert phone.hold(call_id).status == "committed"
 
 
-def test_where_twilios_answer_is_lost_too_it_is_told_again(phone):
+def test_end_is_repeated_when_twilios_answer_is_lost_too(phone):
     call_id = phone.call(behaviour={"deaf": True})
     # Each round asks both subaccounts, because it is unknown which of them carries the call
     phone.world.sandbox.fault("twilio", "drop", match=LEG, times=4)
@@ -94,7 +94,7 @@ def test_call_without_a_leg_that_ignores_orders_raises_an_alert_at_once(phone):
     assert phone.hold(call_id).status == "open"
 
 
-def test_the_alert_is_cleared_when_it_is_over_after_all(phone):
+def test_alert_is_cleared_when_the_call_ends(phone):
     call_id = phone.call(behaviour={"deaf": True})
     phone.world.sandbox.fault("twilio", "status", status=500, match=LEG)
     phone.decide(call_id)
@@ -109,7 +109,7 @@ def test_the_alert_is_cleared_when_it_is_over_after_all(phone):
 # Jobs that run twice
 
 
-def test_an_ending_that_is_delivered_twice_at_once_is_carried_out_once(phone):
+def test_ending_delivered_twice_at_once_is_executed_once(phone):
     call_id = phone.call()
     phone.decide(call_id)
     (job,) = jobs_of(phone.world, "end_call")
@@ -140,7 +140,7 @@ def test_two_endings_of_one_call_end_it_once(phone):
     assert {job.outcome for job in jobs_of(phone.world, "end_call")} == {"done"}
 
 
-def test_looks_at_once_settle_once(phone):
+def test_concurrent_refreshes_settle_once(phone):
     call_id = phone.call(talk_seconds=0.2)
     provider_call_id = phone.row(call_id).provider_call_id
     assert wait_until(
@@ -163,7 +163,7 @@ def warned(phone, call_id):
     )
 
 
-def test_a_warning_is_spoken_and_the_call_goes_on(phone):
+def test_warning_is_spoken_and_the_call_continues(phone):
     phone.terms(warning_text="Nearly over.")
     call_id = phone.call()
     warned(phone, call_id)
@@ -173,7 +173,7 @@ def test_a_warning_is_spoken_and_the_call_goes_on(phone):
     assert seen["call"]["status"] == "in-progress"
 
 
-def test_a_warning_is_not_spoken_to_one_that_ends(phone):
+def test_warning_is_not_spoken_when_the_call_is_ending(phone):
     call_id = phone.call()
     warned(phone, call_id)
     phone.decide(call_id)
@@ -182,7 +182,7 @@ def test_a_warning_is_not_spoken_to_one_that_ends(phone):
     assert phone.row(call_id).end_rounds == 1
 
 
-def test_a_warning_that_nobody_takes_is_given_up_and_not_said_late(phone):
+def test_warning_is_given_up_when_vapi_does_not_accept_it(phone):
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", "status", status=503, match=SAY_OR_END)
     warned(phone, call_id)
@@ -213,7 +213,7 @@ def test_warning_is_done_when_the_worker_of_its_last_try_is_killed(phone):
     assert (job.outcome, job.dead_at, phone.orders(call_id)) == ("done", None, [])
 
 
-def test_question_is_done_when_the_worker_of_its_last_try_is_killed(phone):
+def test_refresh_is_done_when_the_worker_of_its_last_try_is_killed(phone):
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", "status", status=503, match=GET)
     phone.world.stage("look_at_call", organization_id=phone.id, call_id=call_id)
@@ -268,20 +268,20 @@ def test_unanswered_refresh_keeps_the_hold_and_the_alert_until_answered(phone):
     assert phone.alerts("hold_unanswered", call_id) == []
 
 
-def test_an_id_that_cannot_be_vapis_is_told_to_a_person(phone):
+def test_id_that_cannot_be_vapis_is_alerted(phone):
     call_id = reserve_for(phone, "not-one-of-theirs")
     assert phone.run("look_at_call", call_id) == "done"
     assert len(phone.alerts("hold_unanswered", call_id)) == 1
     assert phone.hold(call_id).status == "open"
 
 
-def test_a_look_at_one_that_nobody_can_be_asked_about_is_nothing(phone):
+def test_refresh_of_a_call_without_a_provider_id_does_nothing(phone):
     call_id = reserve_for(phone, None)
     assert phone.run("look_at_call", call_id) == "done"
     assert phone.world.sandbox.requests(provider="vapi") == []
 
 
-def test_a_live_call_keeps_its_hold_for_longer(phone):
+def test_hold_of_a_live_call_is_postponed(phone):
     # Given a live call whose hold of 30 s expired, and which has not been refreshed yet
     call_id = phone.dial(reserved_ago=1_000)
     expired_at = phone.hold(call_id).expires_at
@@ -317,7 +317,7 @@ def lapsed(phone):
 
 
 @pytest.mark.parametrize("without", [(), ("status",)], ids=["unknown", "none"])
-def test_a_call_keeps_its_hold_as_it_is_when_its_status_is_unknown(phone, without):
+def test_hold_is_unchanged_when_the_status_is_unknown(phone, without):
     # Given a call whose hold has expired, and an answer with an unknown status
     call_id = lapsed(phone)
     before = phone.hold(call_id).expires_at
@@ -334,7 +334,7 @@ def test_a_call_keeps_its_hold_as_it_is_when_its_status_is_unknown(phone, withou
     assert phone.alerts("call_status_unknown", call_id) == []
 
 
-def test_a_call_that_is_not_found_is_treated_like_a_404(phone):
+def test_call_that_is_not_found_is_treated_like_a_404(phone):
     call_id = lapsed(phone)
     show(phone, call_id, status="not-found")
     assert phone.run("look_at_call", call_id) == "done"
@@ -342,7 +342,7 @@ def test_a_call_that_is_not_found_is_treated_like_a_404(phone):
     assert phone.world.wallet(phone.id).held_micros == 0
 
 
-def test_a_call_without_a_status_is_settled_when_it_has_an_end(phone):
+def test_call_without_a_status_is_settled_when_it_has_an_end(phone):
     call_id = phone.call(talk_seconds=0.3)
     provider_call_id = phone.row(call_id).provider_call_id
     assert wait_until(
@@ -355,7 +355,7 @@ def test_a_call_without_a_status_is_settled_when_it_has_an_end(phone):
     assert phone.world.wallet(phone.id).balance_micros == 990_000
 
 
-def test_one_that_vapi_does_not_know_is_not_believed_gone_at_once(phone):
+def test_call_unknown_to_vapi_is_not_believed_gone_at_once(phone):
     call_id = reserve_for(phone, str(uuid.uuid4()))
     assert phone.run("look_at_call", call_id) == "done"
     assert (phone.hold(call_id).status, phone.row(call_id).oddities) == ("open", [])
@@ -365,7 +365,7 @@ def test_one_that_vapi_does_not_know_is_not_believed_gone_at_once(phone):
     assert (phone.hold(call_id).status, phone.row(call_id).oddities) == ("open", ["absent"])
 
 
-def test_one_that_vapi_does_not_know_gives_its_hold_back_once_that_is_over(phone):
+def test_call_unknown_to_vapi_releases_its_hold_at_its_expiry(phone):
     call_id = reserve_for(phone, str(uuid.uuid4()), seconds_ago=1_000)
     phone.world.stage("reconcile_calls")
     phone.world.run_due()
@@ -373,7 +373,7 @@ def test_one_that_vapi_does_not_know_gives_its_hold_back_once_that_is_over(phone
     assert phone.world.wallet(phone.id).held_micros == 0
 
 
-def test_the_sweep_finds_the_silent_and_the_look_settles_them(phone):
+def test_sweep_stages_the_refresh_that_settles_a_silent_call(phone):
     # Given a call that ended an hour ago, of which no message arrived
     call_id = phone.call(talk_seconds=0.2)
     provider_call_id = phone.row(call_id).provider_call_id
@@ -390,7 +390,7 @@ def test_the_sweep_finds_the_silent_and_the_look_settles_them(phone):
     assert [name for name, _ in phone.world.run_due()] == ["reconcile_calls"]
 
 
-def test_the_sweep_has_holds_that_nobody_can_be_asked_about_expired(phone):
+def test_sweep_expires_holds_of_calls_without_a_provider_id(phone):
     call_id = reserve_for(phone, None, seconds_ago=1_000)
     phone.world.stage("reconcile_calls")
     ran = [name for name, _ in phone.world.run_due()]
@@ -431,7 +431,7 @@ def talked_ten_seconds(phone, ended_seconds_ago):
     return call_id
 
 
-def test_a_call_of_megabytes_is_settled_and_its_control_address_is_known(phone):
+def test_call_of_several_megabytes_is_settled_with_its_control_url(phone):
     # Given calls whose records have 2.4 MB
     call_id, other = phone.call(), phone.call()
     for one in (call_id, other):

@@ -18,7 +18,7 @@ def receive(world, event_id, event_type, resource, **more):
     return f"job_{event_id}"
 
 
-def looks(world):
+def staged_refreshes(world):
     return [job for job in world.read(Job) if job.name.startswith("look_at")]
 
 
@@ -32,12 +32,12 @@ def looks(world):
         ("PAYMENT.CAPTURE.REFUNDED", {"id": "7XX"}, "look_at_payment"),
     ],
 )
-def test_an_event_is_a_hint_to_look_at_what_it_names(world, event_type, resource, name):
+def test_event_stages_a_refresh_of_its_object(world, event_type, resource, name):
     # When an event is processed
     assert run(world, receive(world, "WH-1", event_type, resource)) == "done"
 
     # Then a refresh of the named object is staged, and nothing else has happened
-    (job,) = looks(world)
+    (job,) = staged_refreshes(world)
     assert job.name == name
     assert job.kwargs["external_id"] in ("I-ABC", "7XX")
     assert world.event("WH-1").outcome == "handled"
@@ -45,24 +45,24 @@ def test_an_event_is_a_hint_to_look_at_what_it_names(world, event_type, resource
 
 
 @pytest.mark.parametrize("event_type", ["BILLING.PLAN.CREATED", "SOMETHING.NEW"])
-def test_an_event_of_no_concern_is_kept_and_marked_ignored(world, event_type):
+def test_event_without_an_effect_is_kept_and_marked_ignored(world, event_type):
     assert run(world, receive(world, "WH-1", event_type, {"id": "P-1"})) == "done"
 
     assert world.event("WH-1").outcome == "ignored"
-    assert looks(world) == []
+    assert staged_refreshes(world) == []
 
 
-def test_an_event_whose_resource_cannot_be_looked_at_is_kept_and_marked(world):
+def test_event_with_an_unusable_resource_is_kept_and_marked(world):
     job_id = receive(world, "WH-1", SUSPENDED, {"id": "../../etc"})
 
     assert run(world, job_id) == "done"
     (kept,) = world.read(InboxEvent)
     assert kept.outcome == "malformed"
     assert kept.handled_at is not None
-    assert looks(world) == []
+    assert staged_refreshes(world) == []
 
 
-def test_the_job_of_an_event_that_was_pruned_is_refused(world):
+def test_job_of_an_event_that_was_pruned_is_refused(world):
     job_id = receive(world, "WH-1", SUSPENDED, {"id": "I-ABC"})
     execute_sql(world, "DELETE FROM inbox")
 
@@ -70,7 +70,7 @@ def test_the_job_of_an_event_that_was_pruned_is_refused(world):
     assert world.job(job_id).last_error.startswith("EVENT_NOT_FOUND")
 
 
-def test_an_event_processed_again_changes_nothing(world):
+def test_event_processed_again_changes_nothing(world):
     # Given an event that was handled
     job_id = receive(world, "WH-1", SUSPENDED, {"id": "I-ABC"})
     assert [run(world, job_id), run(world, job_id)] == ["done", "taken"]
@@ -80,7 +80,7 @@ def test_an_event_processed_again_changes_nothing(world):
     assert run(world, world.stage("process_event", event_id="evt_WH-1")) == "done"
 
     # Then nothing more was staged
-    assert len(looks(world)) == 1
+    assert len(staged_refreshes(world)) == 1
     assert world.event("WH-1").handled_at == handled_at
 
 
@@ -98,10 +98,10 @@ def test_jobs_for_one_event_at_once_handle_it_once(world):
         run(world, job_id)
 
     # Then one refresh follows
-    assert len(looks(world)) == 1
+    assert len(staged_refreshes(world)) == 1
 
 
-def test_events_out_of_order_end_in_what_the_provider_says(world):
+def test_events_out_of_order_end_in_the_providers_state(world):
     # Given a customer whose subscription is active at PayPal
     customer = world.customer()
     resource = {"id": customer.subscription_id}

@@ -22,7 +22,7 @@ from tests.workers.scenes import (
     run,
 )
 
-LOOK = {"method": "GET", "path_contains": "/v1/billing/subscriptions/"}
+SUBSCRIPTION_READ = {"method": "GET", "path_contains": "/v1/billing/subscriptions/"}
 
 
 def subscribe(world, organization_id, status="ACTIVE"):
@@ -35,16 +35,16 @@ def subscribe(world, organization_id, status="ACTIVE"):
     return made["id"]
 
 
-def look(world, subscription_id):
+def stage_refresh(world, subscription_id):
     return world.stage("look_at_subscription", provider="paypal", external_id=subscription_id)
 
 
-def twin_look(world, subscription_id):
+def stage_second_refresh(world, subscription_id):
     given = {"provider": "paypal", "external_id": subscription_id}
     return world.stage_twin("look_at_subscription", **given)
 
 
-def looks(world, subscription_id):
+def requests_sent(world, subscription_id):
     return len(world.sandbox.requests(provider="paypal", path_contains=subscription_id))
 
 
@@ -52,13 +52,13 @@ def may_send(world, organization_id):
     return world.do(lambda session, now: spending_block(session, organization_id, now))
 
 
-def test_a_look_at_an_active_subscription_opens(world):
+def test_refresh_of_an_active_subscription_allows_spending(world):
     # Given an organization with money, and a subscription that we do not know
     organization_id = make_organization(world.database, micros=1_000_000)
     assert may_send(world, organization_id) == "SUBSCRIPTION_INACTIVE"
 
     # When the subscription is refreshed
-    job_id = look(world, subscribe(world, organization_id))
+    job_id = stage_refresh(world, subscribe(world, organization_id))
     assert run(world, job_id) == "postponed"  # It had no row yet, and so no lease.
     assert may_send(world, organization_id) == "SUBSCRIPTION_INACTIVE"
     assert run(world, job_id) == "done"
@@ -70,13 +70,13 @@ def test_a_look_at_an_active_subscription_opens(world):
 
 
 def test_subscription_that_the_provider_does_not_know_is_refreshed_again(world):
-    assert run(world, look(world, "I-NOBODYKNOWS1")) == "failed"
+    assert run(world, stage_refresh(world, "I-NOBODYKNOWS1")) == "failed"
     assert world.read(Subscription) == []
 
 
 def test_subscription_that_names_no_organization_of_ours_is_refused(world):
     # Given a subscription at PayPal that names an unknown organization
-    job_id = look(world, subscribe(world, "org_of_nobody"))
+    job_id = stage_refresh(world, subscribe(world, "org_of_nobody"))
 
     # When it is refreshed, Then its job is refused with the reason
     assert run(world, job_id) == "refused"
@@ -92,17 +92,17 @@ def test_subscription_that_names_no_organization_of_ours_is_refused(world):
         ("drop", {}),
     ],
 )
-def test_while_paypal_is_away_nothing_opens_and_nothing_is_dropped(world, kind, more):
+def test_subscription_is_opened_later_when_paypal_is_away(world, kind, more):
     # Given a suspended customer whose subscription is active again, at a PayPal that is away
     customer = world.customer()
     world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
-    assert run(world, look(world, customer.subscription_id)) == "done"
+    assert run(world, stage_refresh(world, customer.subscription_id)) == "done"
     world.run_due()
     world.set_status_at_paypal(customer.subscription_id, "ACTIVE")
-    world.sandbox.fault("paypal", kind, match=LOOK, **more)
+    world.sandbox.fault("paypal", kind, match=SUBSCRIPTION_READ, **more)
 
     # When the reactivation is refreshed
-    job_id = look(world, customer.subscription_id)
+    job_id = stage_refresh(world, customer.subscription_id)
     assert run(world, job_id) == "failed"
 
     # Then the customer still may not spend, the lease is free, and the job waits
@@ -122,31 +122,31 @@ def test_while_paypal_is_away_nothing_opens_and_nothing_is_dropped(world, kind, 
 
 
 @pytest.mark.parametrize("kind", ["act_then_drop", "status"])
-def test_one_lost_answer_is_asked_for_again_at_once(world, kind):
+def test_refresh_is_repeated_at_once_when_one_answer_is_lost(world, kind):
     organization_id = make_organization(world.database, micros=1)
     subscription_id = subscribe(world, organization_id)
-    world.sandbox.fault("paypal", kind, match=LOOK, times=1)
+    world.sandbox.fault("paypal", kind, match=SUBSCRIPTION_READ, times=1)
 
-    job_id = look(world, subscription_id)
+    job_id = stage_refresh(world, subscription_id)
     assert [run(world, job_id), run(world, job_id)] == ["postponed", "done"]
 
-    assert looks(world, subscription_id) == 3
+    assert requests_sent(world, subscription_id) == 3
     assert world.subscription(subscription_id).status == "active"
 
 
-def test_two_looks_at_once_are_one(world):
+def test_concurrent_refreshes_send_one_request(world):
     # Given a refresh that waits for PayPal's answer
     customer = world.customer()
-    fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=1)
-    before = looks(world, customer.subscription_id)
-    first, second = (twin_look(world, customer.subscription_id) for _ in range(2))
+    fault = world.sandbox.fault("paypal", "hold", match=SUBSCRIPTION_READ, times=1)
+    before = requests_sent(world, customer.subscription_id)
+    first, second = (stage_second_refresh(world, customer.subscription_id) for _ in range(2))
     with another_thread() as start:
         outcome = start(run, world, first)
         assert held(world, fault)
 
         # When a second refresh starts, Then it is postponed without a request
         assert run(world, second) == "postponed"
-        assert looks(world, customer.subscription_id) - before == 1
+        assert requests_sent(world, customer.subscription_id) - before == 1
         release(world, fault)
         assert outcome.result() == "done"
 
@@ -155,12 +155,12 @@ def test_two_looks_at_once_are_one(world):
     assert run(world, second) == "done"
 
 
-def test_two_first_looks_at_once_make_one_subscription(world):
+def test_concurrent_first_refreshes_make_one_subscription(world):
     # Given two refreshes of a subscription that has no row yet, both waiting for PayPal
     organization_id = make_organization(world.database, micros=1)
     subscription_id = subscribe(world, organization_id)
-    fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=2)
-    ids = [twin_look(world, subscription_id) for _ in range(2)]
+    fault = world.sandbox.fault("paypal", "hold", match=SUBSCRIPTION_READ, times=2)
+    ids = [stage_second_refresh(world, subscription_id) for _ in range(2)]
     with another_thread() as start:
         outcomes = [start(run, world, job_id) for job_id in ids]
         assert held(world, fault, 2)
@@ -176,7 +176,7 @@ def test_two_first_looks_at_once_make_one_subscription(world):
     assert may_send(world, organization_id) is None
 
 
-def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
+def test_refresh_changes_nothing_after_its_lease_was_taken_over(world):
     # Given a refresh that was answered while the subscription was active, and is slow to record
     customer = world.customer()
     begin = lambda: world.do(  # noqa: E731
@@ -189,7 +189,7 @@ def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
 
     # When another refresh ran meanwhile, and found the subscription suspended
     world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
-    assert run(world, look(world, customer.subscription_id)) == "done"
+    assert run(world, stage_refresh(world, customer.subscription_id)) == "done"
     facts = SubscriptionFacts(
         Provider.PAYPAL,
         customer.subscription_id,
@@ -248,7 +248,7 @@ def test_event_that_arrives_during_an_opening_refresh_has_its_own_refresh(world)
     # Given a suspended customer, and a refresh that PayPal has already answered with "active"
     customer = world.customer()
     world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
-    run(world, look(world, customer.subscription_id))
+    run(world, stage_refresh(world, customer.subscription_id))
     world.set_status_at_paypal(customer.subscription_id, "ACTIVE")
     began = world.do(
         lambda session, _: subscription_refresh.begin_refresh(
@@ -280,7 +280,7 @@ def test_event_that_arrives_during_an_opening_refresh_has_its_own_refresh(world)
     assert [world.twilio_status(sid) for sid in customer.sids] == ["suspended", "suspended"]
 
 
-def test_a_posture_that_was_spoiled_is_healed(world):
+def test_wrong_state_is_repaired_by_enforcement(world):
     # Given a customer whose campaigns and desired Twilio states were changed in the database
     customer = world.customer()
     execute_sql(world, "UPDATE brands SET twilio_desired = 'suspended'")
@@ -319,5 +319,5 @@ def test_enforcing_twice_and_at_once_stages_nothing(world):
     assert all(world.job(job_id).outcome == "done" for job_id in ids)
 
 
-def test_enforcing_an_organization_that_is_not_there_is_refused(world):
+def test_enforcing_an_unknown_organization_is_refused(world):
     assert run(world, world.stage("enforce_organization", organization_id="org_no")) == "refused"

@@ -88,7 +88,7 @@ def decisions(world, organization_id):
     return world.read(TopUpDecision, organization_id=organization_id)
 
 
-def test_a_crossing_becomes_a_decision(charging, low):
+def test_crossing_becomes_a_decision(charging, low):
     (job,) = jobs_of(charging, "decide_top_up")
     assert charging.run_due() == [("decide_top_up", "done")]
     (decision,) = decisions(charging, low)
@@ -100,7 +100,7 @@ def test_a_crossing_becomes_a_decision(charging, low):
     assert charging.wallet(low).balance_micros == 10_000_000
 
 
-def test_the_job_delivered_twice_in_turn_and_at_once_decides_once(charging, low):
+def test_job_delivered_twice_in_turn_or_at_once_decides_once(charging, low):
     (job,) = jobs_of(charging, "decide_top_up")
     twin = charging.stage("decide_top_up", organization_id=low)
     with another_thread() as start:
@@ -153,7 +153,7 @@ def test_debit_whose_connection_dies_before_its_commit_crosses_nothing(charging,
     assert [row.subject for row in charging.read(Alert, organization_id=low)] == ["5000000"]
 
 
-def test_without_a_provider_that_can_charge_nothing_is_decided_yet(world, low):
+def test_top_up_is_not_decided_without_a_provider_that_can_charge(world, low):
     # When a worker whose providers cannot charge takes the job
     assert world.providers.chargeable == frozenset()
     assert world.run_due() == [("decide_top_up", "done")]

@@ -14,7 +14,7 @@ from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from domain import organizations
 from domain.jobs.types import CONVERGE_TWILIO, JOB_TYPES
-from domain.subaccounts import record, take
+from domain.subaccounts import record_state, take_lease
 from providers.http import client as http
 from tests.support.world import make_organization
 from tests.workers.scenes import (
@@ -56,7 +56,7 @@ def now_is(world, brand):
 
 
 @pytest.mark.parametrize("status", ["suspended", "active"])
-def test_a_subaccount_is_set_once_and_read_back(world, brand, status):
+def test_subaccount_is_set_once_and_read_back(world, brand, status):
     # Given a subaccount in the other state
     sid = brand.twilio_subaccount_sid
     other = {"suspended": "active", "active": "suspended"}[status]
@@ -81,7 +81,7 @@ def living(world, brand, count: int) -> list[str]:
     ]
 
 
-def test_suspending_ends_the_calls_that_live_in_it(world, brand):
+def test_suspension_ends_the_live_calls_of_the_subaccount(world, brand):
     # Given three calls in progress, which a suspension alone would not end
     living(world, brand, 3)
     # When the subaccount is suspended
@@ -90,7 +90,7 @@ def test_suspending_ends_the_calls_that_live_in_it(world, brand):
     assert world.providers.twilio.live_calls(brand.twilio_subaccount_sid) == []
 
 
-def test_calls_that_cannot_be_listed_first_do_not_hold_up_the_suspension(world, brand):
+def test_suspension_does_not_wait_for_calls_that_cannot_be_listed(world, brand):
     # Given a list of calls that Twilio does not return
     living(world, brand, 1)
     sid = brand.twilio_subaccount_sid
@@ -108,13 +108,13 @@ def test_calls_that_cannot_be_listed_first_do_not_hold_up_the_suspension(world, 
     assert world.providers.twilio.live_calls(sid) == []
 
 
-def test_calls_of_a_subaccount_that_is_to_be_active_are_left_alone(world, brand):
+def test_activation_does_not_end_calls(world, brand):
     living(world, brand, 1)
     assert run(world, want(world, brand.id, "active")) == "done"
     assert len(world.providers.twilio.live_calls(brand.twilio_subaccount_sid)) == 1
 
 
-def test_a_replay_does_not_touch_twilio(world, brand):
+def test_replay_sends_no_request_to_twilio(world, brand):
     # Given a suspended subaccount
     run(world, want(world, brand.id, "suspended"))
     assert asked(world, brand.twilio_subaccount_sid, "POST") == 1
@@ -128,7 +128,7 @@ def test_a_replay_does_not_touch_twilio(world, brand):
     assert asked(world, brand.twilio_subaccount_sid, "POST") == 1
 
 
-def test_a_late_job_of_an_old_suspension_does_what_is_desired_now(world, brand):
+def test_late_job_of_an_old_suspension_sets_the_desired_state(world, brand):
     # Given a suspension whose job is late, and a later reactivation
     old = want(world, brand.id, "suspended")
     new = want(world, brand.id, "active")
@@ -141,7 +141,7 @@ def test_a_late_job_of_an_old_suspension_does_what_is_desired_now(world, brand):
     assert now_is(world, brand).twilio_actual == "active"
 
 
-def test_an_absent_subaccount_is_for_a_person_and_not_retried(world, brand):
+def test_absent_subaccount_is_alerted_and_not_retried(world, brand):
     sid = "AC" + secrets.token_hex(16)
     execute_sql(world, "UPDATE brands SET twilio_subaccount_sid = %s", sid)
 
@@ -152,7 +152,7 @@ def test_an_absent_subaccount_is_for_a_person_and_not_retried(world, brand):
     _nothing_is_left_to_do(world, brand, sid)
 
 
-def test_a_closed_subaccount_is_for_a_person_and_not_retried(world, brand):
+def test_closed_subaccount_is_alerted_and_not_retried(world, brand):
     sid = brand.twilio_subaccount_sid
     world.sandbox.control("POST", f"/twilio/subaccounts/{sid}", {"status": "closed"})
 
@@ -171,7 +171,7 @@ def _nothing_is_left_to_do(world, brand, sid):
     assert world.run_due() == []
 
 
-def test_one_that_twilio_suspended_is_for_a_person_until_twilio_lifts_it(world, brand):
+def test_subaccount_suspended_by_twilio_is_alerted_until_restored(world, brand):
     # Given a subaccount that Twilio itself suspended
     path = f"/twilio/subaccounts/{brand.twilio_subaccount_sid}"
     world.sandbox.control("POST", path, {"suspended_by_twilio": True})
@@ -192,7 +192,7 @@ def test_one_that_twilio_suspended_is_for_a_person_until_twilio_lifts_it(world, 
     assert now_is(world, brand).twilio_problem is None
 
 
-def test_a_brand_without_a_subaccount_is_refused(world):
+def test_brand_without_a_subaccount_is_refused(world):
     assert run(world, world.stage("converge_twilio", brand_id="brd_none")) == "refused"
 
 
@@ -204,7 +204,7 @@ def test_a_brand_without_a_subaccount_is_refused(world):
         ("drop", {}),
     ],
 )
-def test_while_twilio_is_away_nothing_is_dropped_and_the_job_runs_later(world, brand, kind, more):
+def test_job_runs_later_when_twilio_is_away(world, brand, kind, more):
     # Given a Twilio that returns no useful answer
     world.sandbox.fault("twilio", kind, **more)
 
@@ -256,7 +256,7 @@ def test_answer_lost_after_twilio_acted_is_read_back_and_never_resent(
 
 
 @pytest.mark.parametrize("status", [500, 502])
-def test_a_failure_of_twilios_own_leaves_a_change_unsure(world, brand, status):
+def test_5xx_answer_to_a_change_leaves_the_state_unsure(world, brand, status):
     world.sandbox.fault("twilio", "status", status=status, match=SUSPEND, times=1)
 
     job_id = want(world, brand.id, "suspended")
@@ -265,7 +265,7 @@ def test_a_failure_of_twilios_own_leaves_a_change_unsure(world, brand, status):
     assert now_is(world, brand).twilio_unsure_until > world.database.now()
 
 
-def test_change_answered_429_did_not_happen_and_leaves_nothing_unsure(world, brand):
+def test_429_answer_to_a_change_leaves_the_state_sure(world, brand):
     world.sandbox.fault("twilio", "status", status=429, match=SUSPEND, times=1)
 
     job_id = want(world, brand.id, "suspended")
@@ -274,7 +274,7 @@ def test_change_answered_429_did_not_happen_and_leaves_nothing_unsure(world, bra
     assert now_is(world, brand).twilio_unsure_until is None
 
 
-def test_a_lost_suspension_that_lands_after_the_reactivation_is_repaired(world, brand, monkeypatch):
+def test_lost_suspension_that_lands_after_the_reactivation_is_repaired(world, brand, monkeypatch):
     # Given a suspension whose request is still on its way when the worker gives up
     monkeypatch.setattr(http, "READ_SECONDS", 0.4)
     sid = brand.twilio_subaccount_sid
@@ -298,7 +298,7 @@ def test_a_lost_suspension_that_lands_after_the_reactivation_is_repaired(world, 
     assert now_is(world, brand).twilio_actual == "active"
 
 
-def test_a_read_that_began_while_unsure_is_not_the_last_word(world, brand, monkeypatch):
+def test_read_that_began_while_unsure_does_not_make_the_state_sure(world, brand, monkeypatch):
     # Given a subaccount that is unsure after a lost answer
     monkeypatch.setattr(http, "READ_SECONDS", 0.4)
     world.sandbox.fault("twilio", "act_then_drop", match=SUSPEND, times=1)
@@ -324,7 +324,7 @@ def test_a_read_that_began_while_unsure_is_not_the_last_word(world, brand, monke
     assert run(world, job_id) == "done"
 
 
-def test_a_worker_cut_off_while_its_request_is_under_way_leaves_it_unsure(world, brand):
+def test_interrupted_request_leaves_the_state_unsure(world, brand):
     # Given a worker that waits for the answer to a suspension
     fault = world.sandbox.fault("twilio", "hold", match=SUSPEND, times=1)
     job_id = want(world, brand.id, "suspended")
@@ -349,7 +349,7 @@ def test_a_worker_cut_off_while_its_request_is_under_way_leaves_it_unsure(world,
     assert row.twilio_unsure_until > world.database.now()
 
 
-def test_two_workers_at_once_are_one_hand(world, brand):
+def test_one_of_two_workers_has_the_lease(world, brand):
     # Given a worker in the middle of its first read
     sid = brand.twilio_subaccount_sid
     fault = world.sandbox.fault(
@@ -376,7 +376,7 @@ def test_two_workers_at_once_are_one_hand(world, brand):
     assert asked(world, sid, "POST") == 1
 
 
-def test_a_change_while_acting_goes_round_again_in_the_same_hand(world, brand):
+def test_worker_starts_again_when_the_desired_state_changes(world, brand):
     # Given a worker whose suspension is under way
     sid = brand.twilio_subaccount_sid
     fault = world.sandbox.fault("twilio", "hold", match=SUSPEND, times=1)
@@ -397,7 +397,7 @@ def test_a_change_while_acting_goes_round_again_in_the_same_hand(world, brand):
     assert asked(world, sid, "POST") == 2
 
 
-def test_a_generation_that_moved_and_came_back_is_looked_at_again(world, brand):
+def test_worker_reads_again_when_the_generation_changed_and_returned(world, brand):
     # Given a worker that has sent a read, whose answer is on its way
     sid = brand.twilio_subaccount_sid
     fault = world.sandbox.fault(
@@ -421,22 +421,22 @@ def test_a_generation_that_moved_and_came_back_is_looked_at_again(world, brand):
     assert row.twilio_converged == row.twilio_generation
 
 
-def test_a_hand_whose_lease_was_taken_over_records_nothing(world, brand):
+def test_worker_records_nothing_after_its_lease_was_taken_over(world, brand):
     # Given a slow worker, and another that took over after the lease had expired
-    def hand():
+    def lease():
         return world.do(
-            lambda session, _: take(session, brand.id, lease_seconds=60, unsure_seconds=60)
+            lambda session, _: take_lease(session, brand.id, lease_seconds=60, unsure_seconds=60)
         )
 
-    slow = hand()
+    slow = lease()
     set_leases_over(world)
-    newer = hand()
+    newer = lease()
     assert now_is(world, brand).twilio_unsure_until is not None
 
     # When both record their answers, the newer one first
     def hears(which, status):
         facts = SubaccountFacts(brand.twilio_subaccount_sid, TwilioStatus(status))
-        return world.do(lambda session, now: record(session, which, facts, now))
+        return world.do(lambda session, now: record_state(session, which, facts, now))
 
     assert hears(newer, "active") is None
     assert hears(slow, "suspended") is None
@@ -446,7 +446,7 @@ def test_a_hand_whose_lease_was_taken_over_records_nothing(world, brand):
     assert (row.twilio_actual, row.twilio_lease_token) == ("active", newer.token)
 
 
-def test_past_half_of_its_lease_a_worker_sets_nothing_any_more(world, brand, monkeypatch):
+def test_worker_changes_nothing_after_half_of_its_lease(world, brand, monkeypatch):
     # Given a short lease, and a first read that takes longer than half of it
     short = replace(CONVERGE_TWILIO, limit_seconds=0.3 - 5)
     monkeypatch.setitem(JOB_TYPES, CONVERGE_TWILIO.name, short)

@@ -12,7 +12,7 @@ from db.models import InboxEvent, Job, ScheduleRow
 from db.redis.client import connect
 from domain.jobs.schedules import Schedule
 from domain.jobs.types import PRUNE
-from tests.workers.crimes import die_between_tick_and_commit
+from tests.workers.failing_processes import die_between_tick_and_commit
 from tests.workers.scenes import eventually, execute_sql, jobs_of
 from workers.actors import upkeep
 from workers.relay import Relay
@@ -39,7 +39,7 @@ def aged(world, days):
     )
 
 
-def test_a_relay_declares_the_schedules_and_a_due_one_runs(world, processes):
+def test_relay_declares_the_schedules_and_a_due_one_runs(world, processes):
     # Given a relay and a worker
     processes.relay()
     processes.worker("maintenance")
@@ -78,7 +78,7 @@ def test_several_relays_stage_each_tick_once(world, urls):
         world.run_due()
 
 
-def test_a_relay_killed_in_the_middle_of_a_tick_loses_and_doubles_nothing(world, processes):
+def test_relay_killed_during_a_tick_loses_and_doubles_nothing(world, processes):
     # Given a tick that is due, and a relay that dies after it staged the job
     first = processes.relay()
     assert eventually(lambda: "prune" in [one.name for one in world.read(ScheduleRow)])
@@ -109,7 +109,7 @@ def test_periodic_work_is_staged_while_redis_is_away(world):
             running.result()
 
 
-def test_pruning_drops_what_was_over_for_its_time_and_nothing_else(world):
+def test_pruning_deletes_only_what_its_retention_allows(world):
     # Given an event that was handled 91 days ago, with its job
     world.receive("WH-1", "BILLING.PLAN.CREATED", PLAN_CREATED)
     world.run_due()
@@ -147,7 +147,7 @@ def test_event_whose_body_is_pruned_is_unchanged_when_its_job_runs_again(world):
     assert world.event("WH-1").outcome == event.outcome
 
 
-def test_the_times_that_things_are_kept_are_settings(world):
+def test_retention_times_follow_the_settings(world):
     world.receive("WH-1", "BILLING.PLAN.CREATED", PLAN_CREATED)
     world.run_due()
     aged(world, 10)
@@ -188,7 +188,7 @@ def test_long_backlog_is_pruned_in_batches_with_a_transaction_each(world, monkey
     assert all(job.done_at > limit for job in world.read(Job))
 
 
-def test_several_workers_prune_at_once(world):
+def test_several_workers_may_prune_at_once(world):
     for _ in range(20):
         world.stage("prune")
     world.run_due()

@@ -63,8 +63,8 @@ def freezes(world, organization_id):
 def close_subscription(world, customer):
     """Have PayPal suspend the subscription, and the ingress accept the event."""
     path = f"/paypal/subscriptions/{customer.subscription_id}/status"
-    (told,) = world.sandbox.control("POST", path, {"status": "SUSPENDED"})["deliveries"]
-    assert told["status_code"] == 200, told
+    (delivery,) = world.sandbox.control("POST", path, {"status": "SUSPENDED"})["deliveries"]
+    assert delivery["status_code"] == 200, delivery
 
 
 @pytest.mark.parametrize("state", ["stopped", "killed", "full"])
@@ -286,7 +286,7 @@ def test_fallback_takes_nothing_while_redis_takes_work(world, start_fallback, ow
     assert (world.job(later).rings, world.job(later).attempt) == (0, 0)
 
 
-def test_fallback_looks_once_more_when_redis_has_forgotten(world, start_fallback, own_redis):
+def test_fallback_takes_jobs_again_when_redis_was_emptied(world, start_fallback, own_redis):
     # Given a Redis that works, and then loses a job's message with all other data
     job_id = world.stage("enforce_organization", organization_id="org_none")
     fallback = start_fallback(own_redis.url)

@@ -18,7 +18,7 @@ QUEUE = "safety"
 
 
 @pytest.fixture
-def patient(urls):
+def unlimited(urls):
     """A client that waits for an answer without a time limit."""
     client = connect(urls.redis_url)
     client.connection_pool.connection_kwargs["socket_timeout"] = None
@@ -28,8 +28,8 @@ def patient(urls):
 
 
 @pytest.fixture
-def broker(patient):
-    return NotificationBroker(client=patient, middleware=[], namespace=NAMESPACE)
+def broker(unlimited):
+    return NotificationBroker(client=unlimited, middleware=[], namespace=NAMESPACE)
 
 
 def notification(number):
@@ -53,7 +53,7 @@ def is_waiting(client):
     return any("blmove" in one["cmd"] for one in client.client_list())
 
 
-def test_a_message_that_comes_while_nobody_works_is_fetched_at_once(broker, redis_client):
+def test_message_is_fetched_at_once_by_a_waiting_consumer(broker, redis_client):
     # Given a consumer that waits in Redis, for longer than the test lasts
     fetched = []
     thread = in_thread(broker.consume(QUEUE, prefetch=2, timeout=NEVER_MS), fetched)
@@ -67,7 +67,7 @@ def test_a_message_that_comes_while_nobody_works_is_fetched_at_once(broker, redi
     assert [message.kwargs for message in fetched] == [{"job_id": "job_1"}]
 
 
-def test_waiting_leaves_the_queue_as_it_is(broker, redis_client):
+def test_waiting_leaves_the_queue_unchanged(broker, redis_client):
     consumer = broker.consume(QUEUE, prefetch=2, timeout=NEVER_MS)
     push(redis_client, [notification(number) for number in range(5)])
     before = redis_client.lrange(f"{NAMESPACE}:{QUEUE}", 0, -1)
@@ -92,7 +92,7 @@ def test_no_more_is_fetched_than_there_are_free_threads(broker, redis_client):
     assert redis_client.llen(f"{NAMESPACE}:{QUEUE}") == 0
 
 
-def test_a_lost_connection_is_told_in_dramatiqs_own_words(broker, patient, redis_client):
+def test_lost_connection_raises_dramatiqs_connection_closed(broker, unlimited, redis_client):
     consumer = broker.consume(QUEUE, prefetch=1, timeout=NEVER_MS)
     failed = []
 
@@ -106,7 +106,7 @@ def test_a_lost_connection_is_told_in_dramatiqs_own_words(broker, patient, redis
     thread = threading.Thread(target=fetch, daemon=True)
     thread.start()
     assert eventually(lambda: is_waiting(redis_client))
-    patient.connection_pool.connection_kwargs["path"] = "/nowhere/valkey.sock"
+    unlimited.connection_pool.connection_kwargs["path"] = "/nowhere/valkey.sock"
     for one in redis_client.client_list():
         if "blmove" in one["cmd"]:
             redis_client.client_kill_filter(_id=one["id"])

@@ -37,7 +37,7 @@ def answering(answer):
 
 
 @pytest.mark.parametrize("state", ["stopped", "killed", "full", "read_only"])
-def test_probe_says_no_while_redis_takes_no_write(own_redis, state):
+def test_probe_fails_while_redis_accepts_no_write(own_redis, state):
     probe = RedisProbe(own_redis.url, "test")
     assert [probe.takes_work(), probe.takes_work()] == [True, True]
     getattr(own_redis, f"make_{state}")()
@@ -48,14 +48,14 @@ def test_probe_says_no_while_redis_takes_no_write(own_redis, state):
 @pytest.mark.parametrize(
     "answer", [b":x\r\n", b"$x\r\n", b"*1\r\n$1\r\na\r\n", b"HTTP/1.1 502\r\n"]
 )
-def test_probe_says_no_to_an_answer_that_is_not_redis(answer):
+def test_probe_fails_when_the_answer_is_not_from_redis(answer):
     with answering(answer) as url:
         probe = RedisProbe(url, "test")
         assert [probe.takes_work(), probe.takes_work()] == [False, False]
         probe.close()
 
 
-def test_probe_takes_a_write_of_unknown_outcome_for_no_loss(own_redis):
+def test_probe_finds_no_loss_when_a_writes_outcome_is_unknown(own_redis):
     # Given a write that a stopped Redis carries out later
     probe = RedisProbe(own_redis.url, "test")
     assert probe.takes_work()
@@ -77,7 +77,7 @@ def test_key_of_a_worker_that_has_ended_disappears(own_redis):
     probe.close()
 
 
-def test_probe_says_no_once_when_redis_lost_the_last_write(own_redis):
+def test_probe_fails_once_when_redis_lost_the_last_write(own_redis):
     probe = RedisProbe(own_redis.url, "test")
     assert probe.takes_work()
     with connect(own_redis.url) as client:

@@ -17,7 +17,7 @@ from domain.wallet.audit.chain import (
     WalletFacts,
     What,
     entry_hash,
-    unbacked,
+    find_unbacked,
 )
 
 ORG = "org_1"
@@ -223,13 +223,13 @@ NONE = Backing(None, None, None, None, None, otherwise=False)
 )
 def test_money_that_moves_has_the_operation_that_moved_it(backing, expected):
     entries, _ = written(SIX)
-    found = unbacked(entries[2], backing)
+    found = find_unbacked(entries[2], backing)
     assert (found.expected if found else None) == expected
 
 
 def test_a_note_needs_no_operation():
     entries, _ = written([("freeze", "note", 0)])
-    assert unbacked(entries[1], NONE) is None
+    assert find_unbacked(entries[1], NONE) is None
 
 
 def test_duplicate_entry_is_one_finding():

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-class _Yes(BaseHTTPRequestHandler):
+class _Accepting(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.send_response(200)
@@ -22,9 +22,9 @@ class _Yes(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def answering_yes() -> Iterator[int]:
+def accepting_server() -> Iterator[int]:
     """Run such a server and yield its port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Yes)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Accepting)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:

@@ -9,15 +9,15 @@ import sys
 from base.clock import wait_until
 from chaos.system import Plan, System
 from local.supervisor import ChildProcess, Supervisor
-from tests.chaos.yes import answering_yes
+from tests.chaos.accepting_server import accepting_server
 
 
-def test_away_lists_a_process_that_is_down_and_a_mute_ingress(tmp_path):
+def test_away_lists_a_dead_process_and_a_mute_ingress(tmp_path):
     # Given a worker that runs and one that ends at once, an ingress that can store events and one
     # that cannot be reached
     system = System(Plan(), folder=tmp_path)
     system.supervisor = Supervisor()
-    with answering_yes() as port, socket.socket() as closed:
+    with accepting_server() as port, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         system.ports = [port, closed.getsockname()[1]]
         try:

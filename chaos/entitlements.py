@@ -12,7 +12,7 @@ from chaos.facts import Facts, Problem
 from chaos.journal import Story
 
 
-def standings(facts: Facts) -> Iterator[Problem]:
+def entitlements(facts: Facts) -> Iterator[Problem]:
     """Compare subscriptions, subaccounts, freezes and campaigns."""
     frozen = {
         (organization_id, reason)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from sandbox.keys import load_keys
 from sandbox.paypal.events import signed_text
 from sandbox.twilio.events import sign as sign_for_twilio
-from tests.support.sandbox import House
+from tests.support.sandbox import RunningSandbox
 
 SUSPENDED = "BILLING.SUBSCRIPTION.SUSPENDED"
 
@@ -37,7 +37,7 @@ class Ingress:
     url: str
     port: int
     client: httpx.Client
-    sandbox: House
+    sandbox: RunningSandbox
 
     def send(self, message: Message, path: str = "/webhooks/paypal", **headers: str):
         return self.client.post(path, content=message.body, headers={**message.headers, **headers})
@@ -54,8 +54,8 @@ class Ingress:
     def genuine(self, event_type: str = SUSPENDED, **more: Any) -> Message:
         """Have the sandbox write and sign an event without delivering it."""
         given = {"event_type": event_type, "organization_id": "org_one", "deliver": False} | more
-        (told,) = self.sandbox.control("POST", "/paypal/events", given)
-        event = self.sandbox.control("GET", f"/paypal/events/{told['event_id']}")
+        (delivery,) = self.sandbox.control("POST", "/paypal/events", given)
+        event = self.sandbox.control("GET", f"/paypal/events/{delivery['event_id']}")
         return Message(event["headers"], event["body"].encode())
 
     def signed(self, body: bytes, *, age: timedelta = timedelta(0)) -> Message:

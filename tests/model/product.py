@@ -33,7 +33,7 @@ _TRIES_MAX = 20
 
 
 @dataclass(frozen=True)
-class EntryPoints:
+class Product:
     """Carries out operations as the application, as the owner, or by a combined debit."""
 
     database: Database
@@ -76,7 +76,7 @@ class _Acts:
     @staticmethod
     def debit_many(s: Session, rows: tuple[Operation, ...], now: datetime) -> Answer:
         found = debits.debit_many(s, [_debit(row) for row in rows], now)
-        return Answer("OK", told=tuple(map(_answer, found)))
+        return Answer("OK", result=tuple(map(_answer, found)))
 
     @staticmethod
     def deduct_asset_cost(s: Session, org: str, amount: int, now: datetime, **more: Any) -> Any:
@@ -103,14 +103,14 @@ class _Acts:
         placed = wallet_freezes.freeze(
             s, org, FreezeReason(reason), cause=cause, now=now, operator=ANN
         )
-        return Answer("OK", told=placed)
+        return Answer("OK", result=placed)
 
     @staticmethod
     def unfreeze(s: Session, org: str, reason: str, cause: str | None, now: datetime) -> Answer:
         lifted = wallet_freezes.unfreeze(
             s, org, FreezeReason(reason), cause=cause, now=now, operator=ANN
         )
-        return Answer("OK", told=lifted)
+        return Answer("OK", result=lifted)
 
     @staticmethod
     def freeze_manually(s: Session, org: str, now: datetime) -> Answer:
@@ -179,7 +179,7 @@ class _Acts:
 
     @staticmethod
     def expire(s: Session, org: str, calls: tuple[str, ...], now: datetime) -> Answer:
-        return Answer("OK", told=tuple(holds.expire(s, org, call_ids=calls, now=now)))
+        return Answer("OK", result=tuple(holds.expire(s, org, call_ids=calls, now=now)))
 
 
 def _facts(org: str, payment: str, captured: int, refunded: int, currency: str) -> PaymentFacts:

@@ -13,7 +13,7 @@ from tests.support.killable_redis import killable_redis
 from tests.workers.scenes import eventually, execute_sql
 
 
-def standing(world):
+def open_alert_kinds(world):
     return sorted(alert.kind for alert in world.database.run(list_alerts))
 
 
@@ -36,7 +36,7 @@ def _count(world, kind):
     return sum(one.kind == kind for one in world.database.run(list_processes))
 
 
-def test_stopped_safety_worker_is_told_by_the_relay(world, processes, organization):
+def test_relay_alerts_a_stopped_safety_worker(world, processes, organization):
     # Given a relay and one safety worker, which is stopped
     worker = processes.worker("safety")
     processes.relay()
@@ -47,27 +47,27 @@ def test_stopped_safety_worker_is_told_by_the_relay(world, processes, organizati
     # When a safety job stays due, Then there is an alert, and later one that no worker is live
     job_id = world.stage("enforce_organization", organization_id=organization)
     execute_sql(world, "UPDATE jobs SET due_at = due_at - interval '1 min' WHERE id = %s", job_id)
-    assert eventually(lambda: "safety_overdue" in standing(world))
+    assert eventually(lambda: "safety_overdue" in open_alert_kinds(world))
     make_silent(world, "worker")
-    assert eventually(lambda: standing(world) == ["queue_unserved", "safety_overdue"])
+    assert eventually(lambda: open_alert_kinds(world) == ["queue_unserved", "safety_overdue"])
 
     # And when the worker continues, the job is done and the alerts are cleared
     os.kill(worker.pid, signal.SIGCONT)
     assert eventually(lambda: world.job(job_id).done_at is not None)
-    assert eventually(lambda: standing(world) == [])
+    assert eventually(lambda: open_alert_kinds(world) == [])
 
 
-def test_killed_relay_is_told_by_a_safety_worker(world, processes):
+def test_safety_worker_alerts_a_killed_relay(world, processes):
     processes.worker("safety")
     relay = processes.relay()
     make_old(world, "worker")
     assert eventually(lambda: _count(world, "relay") == 1)
     relay.kill()
     make_silent(world, "relay")
-    assert eventually(lambda: standing(world) == ["relay_silent"])
+    assert eventually(lambda: open_alert_kinds(world) == ["relay_silent"])
     # And another relay clears the alert
     processes.relay()
-    assert eventually(lambda: standing(world) == [])
+    assert eventually(lambda: open_alert_kinds(world) == [])
 
 
 def test_process_that_stops_in_order_leaves_no_row(world, processes):
@@ -78,7 +78,7 @@ def test_process_that_stops_in_order_leaves_no_row(world, processes):
 
 
 @pytest.mark.parametrize("kind", ["worker", "relay"])
-def test_redis_that_is_away_is_told(world, processes, kind):
+def test_missing_redis_is_alerted(world, processes, kind):
     # Given a process whose Redis is full
     with killable_redis() as server:
         server.make_full()
@@ -90,6 +90,6 @@ def test_redis_that_is_away_is_told(world, processes, kind):
             processes.relay(**environment)
         make_old(world, "relay")
         # Then an alert is open until Redis accepts work again
-        assert eventually(lambda: "redis_away" in standing(world))
+        assert eventually(lambda: "redis_away" in open_alert_kinds(world))
         server.mend()
-        assert eventually(lambda: "redis_away" not in standing(world))
+        assert eventually(lambda: "redis_away" not in open_alert_kinds(world))
