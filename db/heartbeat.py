@@ -72,7 +72,7 @@ class Heartbeat:
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 
-    def write_heartbeat(self, session: Session) -> bool:
+    def beat(self, session: Session) -> bool:
         """Write the row in the caller's transaction; return whether a check is due."""
         return processes.write_heartbeat(
             session,
@@ -103,5 +103,5 @@ class Heartbeat:
 
     def _beat_and_check(self) -> None:
         check = self._check
-        if self._database.run(self.write_heartbeat) and check is not None:
+        if self._database.run(self.beat) and check is not None:
             self._database.run(lambda session: check(session, self.process_id))

@@ -78,7 +78,7 @@ class Ready:
             return Problem(503, "Not ready", _reason(error))
 
     def _write_and_check(self, session: Session) -> list[dict[str, Any]]:
-        self._heartbeat.write_heartbeat(session)
+        self._heartbeat.beat(session)
         session.execute(text(_SPILL_SETTINGS))
         session.execute(text(_SPILL)).one()
         return [
