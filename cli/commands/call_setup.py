@@ -38,7 +38,7 @@ def list_rates(organization_id: Org, as_json: Json = False) -> None:
     """List an organization's rates."""
 
     def read(session: Session, now: datetime) -> list[dict[str, Any]]:
-        currency = wallet_queries.balance(session, organization_id, now).currency
+        currency = wallet_queries.currency_of(session, organization_id)
         return [
             {
                 "route": row.route,
@@ -68,7 +68,7 @@ def set_rate(
     operator = acting_operator(by, why)
 
     def work(session: Session, now: datetime) -> dict[str, Any]:
-        currency = wallet_queries.balance(session, organization_id, now).currency
+        currency = wallet_queries.currency_of(session, organization_id)
         rate = Rate(micros_of(per_minute, currency), increment, micros_of(minimum, currency))
         call_rates.set_rate(session, organization_id, rate, route=route, operator=operator, now=now)
         return _prices(rate, currency)

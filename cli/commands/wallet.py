@@ -133,7 +133,7 @@ def correct(
     key = key or new_id("fix")
 
     def write(session: Session, now: datetime) -> tuple[WalletOutcome, int, str]:
-        currency = wallet_queries.balance(session, organization_id, now).currency
+        currency = wallet_queries.currency_of(session, organization_id)
         micros = micros_of(amount, currency)
         outcome = operator_actions.correct_manually(
             session,
@@ -184,7 +184,7 @@ def debt_limit(
     operator = acting_operator(by, why)
 
     def write(session: Session, now: datetime) -> tuple[WalletOutcome, int, str]:
-        currency = wallet_queries.balance(session, organization_id, now).currency
+        currency = wallet_queries.currency_of(session, organization_id)
         micros = micros_of(amount, currency)
         outcome = operator_actions.set_debt_limit_manually(
             session, organization_id, limit_micros=micros, operator=operator, now=now

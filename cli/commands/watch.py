@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -9,25 +10,21 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.enums import Provider
-from cli.commands.output import show
+from cli.commands.output import show, show_page
 from cli.commands.shared import acting_operator, in_transaction, micros_of
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
-from db.models import Alert, TopUpDecision, TopUpSettings, WalletThreshold
 from domain import operator_actions
 from domain.alerts import alerts
-from domain.top_ups import settings as top_up_settings
-from domain.top_ups.decisions import decisions_of
-from domain.top_ups.rule import State, TopUpTerms
+from domain.alerts import queries as alert_queries
+from domain.top_ups.queries import TopUpSettingsView, TopUpView, read_top_up
+from domain.top_ups.rule import TopUpTerms
 from domain.top_ups.settings import Method
 from domain.wallet import queries as wallet_queries
-from domain.wallet import thresholds as levels
+from domain.wallet.queries import ThresholdView
 from providers.registry import CHARGEABLE
 
 app = typer.Typer(no_args_is_help=True, help="List and clear alerts.")
-
-#: Number of top-up decisions that are shown with the top-up settings.
-_DECISIONS = 10
 
 WhyIfChanged = Annotated[str, typer.Option("--why", help="The reason; required for a change.")]
 
@@ -51,22 +48,21 @@ def thresholds(
         if bool(amounts) + clear + rearm > 1:
             raise Failure("use only one of --set, --clear and --rearm")
 
-    def work(session: Session, now: datetime) -> list[dict[str, Any]]:
-        currency = wallet_queries.balance(session, organization_id, now).currency
+    def work(session: Session, now: datetime) -> list[ThresholdView]:
+        currency = wallet_queries.currency_of(session, organization_id)
         if amounts or clear:
             micros = [micros_of(amount, currency) for amount in amounts or ()]
-            rows = operator_actions.set_thresholds_manually(
+            operator_actions.set_thresholds_manually(
                 session, organization_id, micros, operator=acting_operator(by, why), now=now
             )
         elif rearm:
-            rows = operator_actions.rearm_thresholds_manually(
+            operator_actions.rearm_thresholds_manually(
                 session, organization_id, operator=acting_operator(by, why), now=now
             )
-        else:
-            rows = levels.thresholds_of(session, organization_id)
-        return [_threshold(row, currency) for row in rows]
+        return wallet_queries.list_thresholds(session, organization_id)
 
-    show(in_transaction(work), as_json, f"thresholds of {organization_id}")
+    rows = [asdict(one) for one in in_transaction(work)]
+    show(rows, as_json, f"thresholds of {organization_id}")
 
 
 def auto_top_up(
@@ -100,7 +96,7 @@ def auto_top_up(
             raise Failure(f"missing: {', '.join(missing)}")
 
     def work(session: Session, now: datetime) -> dict[str, Any]:
-        currency = wallet_queries.balance(session, organization_id, now).currency
+        currency = wallet_queries.currency_of(session, organization_id)
         if off:
             operator_actions.switch_top_up_off_manually(
                 session, organization_id, operator=acting_operator(by, why), now=now
@@ -120,7 +116,7 @@ def auto_top_up(
                 operator=acting_operator(by, why),
                 now=now,
             )
-        return _top_up(session, organization_id, currency)
+        return _described(organization_id, currency, read_top_up(session, organization_id))
 
     show(in_transaction(work), as_json)
 
@@ -132,19 +128,25 @@ def list_alerts(
     ] = None,
     kind: Annotated[alerts.AlertKind | None, typer.Option(help="Only this kind.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Include cleared alerts.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=alerts.LIST_MAX)] = 100,
+    after: Annotated[int | None, typer.Option(help="Cursor: last alert number of a page.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=alert_queries.PAGE_MAX, help="Rows a page.")
+    ] = 100,
     as_json: Json = False,
 ) -> None:
     """List active alerts, newest first."""
-    rows = in_transaction(
-        lambda session, _: [
-            _alert(row)
-            for row in alerts.list_alerts(
-                session, organization_id=organization_id, kind=kind, cleared=everything, limit=limit
-            )
-        ]
+    page = in_transaction(
+        lambda session, _: alert_queries.list_alerts(
+            session,
+            organization_id=organization_id,
+            kind=kind,
+            cleared=everything,
+            after=after,
+            limit=limit,
+        )
     )
-    show(rows, as_json, "alerts")
+    cursor = page[-1].alert_id if len(page) == limit else None
+    show_page([asdict(one) for one in page], cursor, as_json, "alerts")
 
 
 @app.command("clear")
@@ -157,78 +159,21 @@ def clear_alert(
     """Clear an alert that was dealt with. It is raised again if its cause recurs."""
     operator = acting_operator(by, why)
     cleared = in_transaction(
-        lambda session, now: _alert(
+        lambda session, now: alert_queries.alert_view(
             alerts.clear_manually(session, alert_id, operator=operator, now=now)
         )
     )
-    show(cleared, as_json)
+    show(asdict(cleared), as_json)
 
 
-def _threshold(row: WalletThreshold, currency: str) -> dict[str, Any]:
-    return {
-        "threshold_micros": row.threshold_micros,
-        "currency": currency,
-        "state": "armed" if row.armed else "crossed",
-        "crossed_at": row.crossed_at,
-        "set_by": row.set_by,
-        "set_at": row.set_at,
-        "reason": row.set_why,
-    }
-
-
-def _top_up(session: Session, organization_id: str, currency: str) -> dict[str, Any]:
+def _described(organization_id: str, currency: str, found: TopUpView) -> dict[str, Any]:
     # If automatic top-up was never switched on, the output has the same keys with null.
-    settings = top_up_settings.settings_of(session, organization_id)
+    names = [field.name for field in fields(TopUpSettingsView)]
+    settings = dict.fromkeys(names) if found.settings is None else asdict(found.settings)
     return {
         "organization_id": organization_id,
-        "state": _state(settings),
-        "crossed_at": settings and settings.crossed_at,
-        "next_check_at": settings and settings.asks_at,
-        "provider": settings and settings.provider,
-        "payment_method_id": settings and settings.payment_method,
-        "below_micros": settings and settings.below_micros,
-        "amount_micros": settings and settings.amount_micros,
-        "day_cap_micros": settings and settings.day_cap_micros,
+        "state": found.state,
         "currency": currency,
-        "day_count_max": settings and settings.day_cap_count,
-        "set_by": settings and settings.set_by,
-        "set_at": settings and settings.set_at,
-        "reason": settings and settings.set_why,
-        "decisions": [_decision(row) for row in decisions_of(session, organization_id, _DECISIONS)],
-    }
-
-
-def _state(settings: TopUpSettings | None) -> str:
-    """Return "on", "crossed" (on, and a top-up is due), "off" or "never_set"."""
-    if settings is None:
-        return "never_set"
-    if not settings.enabled:
-        return "off"
-    return "on" if settings.armed else "crossed"
-
-
-def _decision(row: TopUpDecision) -> dict[str, Any]:
-    charging = row.state == State.DECIDED and row.charging_at is not None
-    return {
-        "decision_id": row.id,
-        "amount_micros": row.charged_micros or row.amount_micros,
-        "currency": row.currency,
-        "state": "charging" if charging else row.state,
-        "decided_at": row.decided_at,
-        "ended_at": row.ended_at,
-        "payment_id": row.payment_external_id,
-        "decline_code": row.decline_code,
-    }
-
-
-def _alert(row: Alert) -> dict[str, Any]:
-    return {
-        "alert_id": row.id,
-        "kind": row.kind,
-        "organization_id": row.organization_id,
-        "subject": row.subject,
-        "severity": row.severity,
-        "raised_at": row.raised_at,
-        "cleared_at": row.cleared_at,
-        "details": row.details,
+        **settings,
+        "decisions": [asdict(one) for one in found.decisions],
     }

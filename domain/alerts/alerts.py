@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -18,8 +18,6 @@ from base.outcomes import Refused
 from db.models import Alert
 from domain.operator_notes import record_action
 
-#: Largest number of alerts in one list.
-LIST_MAX = 500
 #: The highest number that an alert can have.
 _NUMBER_MAX = 2**63 - 1
 
@@ -182,22 +180,3 @@ def clear_manually(session: Session, alert_id: int, *, operator: Operator, now: 
     alert.cleared_at = alert.cleared_at or now
     session.flush()
     return alert
-
-
-def list_alerts(
-    session: Session,
-    *,
-    organization_id: str | None = None,
-    kind: str | None = None,
-    cleared: bool = False,
-    limit: int = LIST_MAX,
-) -> list[Alert]:
-    """List the newest active alerts; with `cleared`, also cleared ones."""
-    statement = select(Alert).order_by(Alert.id.desc()).limit(limit)
-    if organization_id is not None:
-        statement = statement.where(Alert.organization_id == organization_id)
-    if kind is not None:
-        statement = statement.where(Alert.kind == kind)
-    if not cleared:
-        statement = statement.where(Alert.cleared_at.is_(None))
-    return list(session.scalars(statement.execution_options(populate_existing=True)))

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from db.models import Wallet, WalletEntry, WalletFreeze
 from domain.wallet.freezes import active_freezes
 from domain.wallet.ledger import WalletNotFound
+from domain.wallet.thresholds import thresholds_of
 
 #: Largest number of entries on one page of the history.
 PAGE_MAX = 1_000
@@ -56,6 +57,19 @@ class WalletView:
     balance: Balance
     stopping: list[FreezeView]
     overridden: list[FreezeView]
+
+
+@dataclass(frozen=True)
+class ThresholdView:
+    """A threshold, armed or crossed, and the operator's reason for it."""
+
+    threshold_micros: int
+    currency: str
+    state: str
+    crossed_at: datetime | None
+    set_by: str
+    set_at: datetime
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,33 @@ def read_wallet(session: Session, organization_id: str, now: datetime) -> Wallet
     return WalletView(figures, stopping, overridden)
 
 
+def currency_of(session: Session, organization_id: str) -> str:
+    """Return the currency of an organization's wallet. Raises: WalletNotFound."""
+    currency = session.scalar(
+        select(Wallet.currency).where(Wallet.organization_id == organization_id)
+    )
+    if currency is None:
+        raise WalletNotFound(organization_id)
+    return currency
+
+
+def list_thresholds(session: Session, organization_id: str) -> list[ThresholdView]:
+    """List a wallet's thresholds, the highest first. Raises: WalletNotFound."""
+    currency = currency_of(session, organization_id)
+    return [
+        ThresholdView(
+            row.threshold_micros,
+            currency,
+            "armed" if row.armed else "crossed",
+            row.crossed_at,
+            row.set_by,
+            row.set_at,
+            row.set_why,
+        )
+        for row in thresholds_of(session, organization_id)
+    ]
+
+
 def entries_sum(session: Session, organization_id: str) -> int:
     """Add up all entries, in micros. The balance must equal this sum."""
     total = session.execute(
@@ -147,11 +188,7 @@ def history(
     Units: `after` is the last `entry_no` of the page before, or None for the first page. `limit` is
     1 to 1,000. `since` is inclusive, `until` exclusive. Raises: WalletNotFound.
     """
-    currency = session.scalar(
-        select(Wallet.currency).where(Wallet.organization_id == organization_id)
-    )
-    if currency is None:
-        raise WalletNotFound(organization_id)
+    currency = currency_of(session, organization_id)
     query = select(WalletEntry).where(WalletEntry.organization_id == organization_id)
     if after is not None:
         query = query.where(WalletEntry.entry_no < after)

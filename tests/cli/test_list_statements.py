@@ -91,6 +91,16 @@ _ACTIONS = """
     FROM generate_series(1, %(rows)s) n
 """
 
+_ALERTS = """
+    INSERT INTO alerts (kind, organization_id, subject, severity, details, raised_at)
+    SELECT 'payment_unsettled', %(org)s, %(tag)s || n, 'info', '{}', now()
+    FROM generate_series(1, %(rows)s) n
+"""
+_THRESHOLDS = """
+    INSERT INTO wallet_thresholds (organization_id, threshold_micros, set_by, set_why, set_at)
+    SELECT %(org)s, %(rows)s * 1000 + n, 'ann', 'x', now() FROM generate_series(1, %(rows)s) n
+"""
+
 
 def make_organizations(database, _org, rows):
     for _ in range(rows):
@@ -126,6 +136,8 @@ LISTS = {
     "related jobs": ("job show JOB", _RELATED, "related_jobs"),
     "schedules": ("schedule list", _SCHEDULES, None),
     "processes": ("worker list", _PROCESSES, None),
+    "alerts": ("alert list --org ORG", _ALERTS, None),
+    "thresholds": ("wallet thresholds ORG", _THRESHOLDS, None),
     "operator actions": ("action list --org ORG", _ACTIONS, None),
 }
 

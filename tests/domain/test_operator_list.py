@@ -12,7 +12,8 @@ from base.operators import Operator
 from db.address import driver_url
 from db.engine import clock
 from domain import operator_actions, organizations
-from domain.alerts.alerts import AlertKind, Severity, clear_manually, list_alerts, raise_alert
+from domain.alerts.alerts import AlertKind, Severity, clear_manually, raise_alert
+from domain.alerts.queries import list_alerts
 from domain.calls.entry_points import EntryPointKind, add_entry_point
 from domain.calls.rates import Rate, set_rate
 from domain.jobs.operator import discard_manually
@@ -113,7 +114,7 @@ def test_an_organization_has_all_actions_on_what_belongs_to_it(shared, org):
         kind, severity = AlertKind.PAYMENT_UNSETTLED, Severity.INFO
         raise_alert(session, kind, org, "x", severity=severity, details={}, now=now)
         (alert,) = list_alerts(session, organization_id=org)
-        clear_manually(session, alert.id, operator=operator, now=now)
+        clear_manually(session, alert.alert_id, operator=operator, now=now)
 
     shared.run(work)
     job_id = stage(shared)

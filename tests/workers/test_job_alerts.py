@@ -11,7 +11,7 @@ from base.enums import Queue
 from base.operators import Operator
 from base.outcomes import Refused
 from db.models import Alert
-from domain.alerts import alerts
+from domain.alerts.queries import list_alerts
 from domain.jobs.operator import discard_manually, redrive_manually
 from domain.jobs.types import JOB_TYPES
 from tests.support.world import make_organization
@@ -268,7 +268,5 @@ def test_alert_of_a_dead_job_is_listed_for_its_organization(world):
         world, "UPDATE jobs SET organization_id = %s WHERE id = %s", organization_id, job_id
     )
     assert executor(world, raising(Refused("NO"))).execute(job_id) == "refused"
-    found = world.do(
-        lambda session, _: alerts.list_alerts(session, organization_id=organization_id)
-    )
+    found = world.do(lambda session, _: list_alerts(session, organization_id=organization_id))
     assert [(one.kind, one.subject) for one in found] == [("job_dead", job_id)]

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from db.processes import list_processes
-from domain.alerts.alerts import list_alerts
+from domain.alerts.queries import list_alerts
 from tests.support.killable_redis import killable_redis
 from tests.workers.scenes import eventually, execute_sql
 

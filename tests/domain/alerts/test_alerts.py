@@ -12,9 +12,9 @@ from domain.alerts.alerts import (
     Severity,
     clear_alerts,
     clear_manually,
-    list_alerts,
     raise_alert,
 )
+from domain.alerts.queries import list_alerts
 from tests.db.support import at_once
 from tests.domain.support import T0, later
 from tests.support.world import make_organization
@@ -100,10 +100,10 @@ def by_hand(database, alert_id, now=T0):
 def test_alert_cleared_by_an_operator_records_who_and_why(shared, org):
     raised(shared, org)
     (row,) = listed(shared, organization_id=org)
-    assert by_hand(shared, row.id, now=later(5)).cleared_at == later(5)
+    assert by_hand(shared, row.alert_id, now=later(5)).cleared_at == later(5)
     assert listed(shared, organization_id=org) == []
     act = shared.run(
-        lambda session: session.query(OperatorAction).filter_by(subject=str(row.id)).one()
+        lambda session: session.query(OperatorAction).filter_by(subject=str(row.alert_id)).one()
     )
     assert (act.act, act.operator, act.why) == ("alert.clear", "ann", "dealt with")
     assert raised(shared, org)
@@ -112,8 +112,8 @@ def test_alert_cleared_by_an_operator_records_who_and_why(shared, org):
 def test_alert_cleared_twice_keeps_its_first_clearing(shared, org):
     raised(shared, org)
     (row,) = listed(shared, organization_id=org)
-    by_hand(shared, row.id, now=later(5))
-    assert by_hand(shared, row.id, now=later(9)).cleared_at == later(5)
+    by_hand(shared, row.alert_id, now=later(5))
+    assert by_hand(shared, row.alert_id, now=later(9)).cleared_at == later(5)
 
 
 def test_clearing_an_unknown_alert_is_refused(shared, org):
@@ -122,3 +122,13 @@ def test_clearing_an_unknown_alert_is_refused(shared, org):
         with pytest.raises(AlertNotFound):
             by_hand(shared, nobodys)
     assert len(listed(shared, organization_id=org)) == 1
+
+
+def test_alerts_are_listed_in_pages_without_gaps(shared, org):
+    for subject in "abc":
+        raised(shared, org, subject)
+    first = listed(shared, organization_id=org, limit=2)
+    assert [row.subject for row in first] == ["c", "b"]
+    raised(shared, org, "d")
+    after = first[-1].alert_id
+    assert [row.subject for row in listed(shared, organization_id=org, after=after)] == ["a"]

@@ -14,7 +14,7 @@ from db.heartbeat import Heartbeat
 from db.jobs import staging
 from db.models import Alert
 from domain.alerts import process_faults
-from domain.alerts.alerts import list_alerts
+from domain.alerts.queries import list_alerts
 from tests.support.world import make_organization
 
 EVERY_QUEUE = [str(queue) for queue in Queue]

@@ -7,7 +7,7 @@ import pytest
 from base.enums import Provider
 from base.operators import Operator
 from db.models import Wallet
-from domain.alerts import alerts
+from domain.alerts.queries import list_alerts
 from domain.top_ups import charges as top_up_charges
 from domain.top_ups import decisions as top_ups
 from domain.top_ups import settings as top_up_settings
@@ -64,7 +64,7 @@ def notice(database, org):
 def alert_subjects(database, org, *, cleared=True, kind="low_balance"):
     """List the subjects of all alerts, or only of the open ones, oldest first."""
     rows = database.run(
-        lambda session: alerts.list_alerts(session, organization_id=org, kind=kind, cleared=cleared)
+        lambda session: list_alerts(session, organization_id=org, kind=kind, cleared=cleared)
     )
     return [row.subject for row in reversed(rows)]
 
