@@ -137,19 +137,6 @@ class Amount:
         """
         return cls(micros_from_text(text), currency)
 
-    @classmethod
-    def from_minor(cls, minor: int, currency: str) -> Self:
-        """Make an amount from ISO 4217's minor units, which may differ from a provider's.
-
-        Raises: InvalidAmount, as `micros_from_minor` does.
-        """
-        return cls(micros_from_minor(minor, exponent_of(currency)), currency)
-
-    @property
-    def minor(self) -> int:
-        """The amount in ISO 4217's minor units. Raises: InvalidAmount if it is finer."""
-        return minor_from_micros(self.micros, exponent_of(self.currency))
-
     def __str__(self) -> str:
         return f"{text_from_micros(self.micros, self.currency)} {self.currency}"
 

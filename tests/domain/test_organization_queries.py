@@ -93,7 +93,7 @@ def test_an_organization_is_read_with_all_that_decides_its_spending(shared):
         100,
         100,
     )
-    assert [(one.reason, one.note) for one in found.wallet.stopping] == [("manual", "x")]
+    assert [(one.reason, one.note) for one in found.wallet.stopping] == [("manual", "test")]
     assert [one.status for one in found.subscriptions] == ["active"]
     assert [(one.brand_id, one.desired_state) for one in found.brands] == [(brand_id, "active")]
     assert [(one.campaign_id, one.status) for one in found.campaigns] == [(campaign_id, "running")]
