@@ -10,14 +10,14 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.enums import FaultPolicy
-from cli.commands.output import print_result, show
+from cli.commands.output import print_result, show, show_page
 from cli.commands.shared import acting_operator, in_transaction, micros_of
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
-from db.models.calls import CallRate
 from domain.calls import entry_points as call_entry_points
 from domain.calls import rates as call_rates
 from domain.calls import settings as call_settings
+from domain.calls import setup_queries
 from domain.calls.entry_points import EntryPointKind
 from domain.calls.rates import DEFAULT_ROUTE, Rate
 from domain.wallet import queries as wallet_queries
@@ -36,21 +36,8 @@ Route = Annotated[
 @rates.command("list")
 def list_rates(organization_id: Org, as_json: Json = False) -> None:
     """List an organization's rates."""
-
-    def read(session: Session, now: datetime) -> list[dict[str, Any]]:
-        currency = wallet_queries.currency_of(session, organization_id)
-        return [
-            {
-                "route": row.route,
-                **_prices(row, currency),
-                "set_by": row.set_by,
-                "reason": row.set_why,
-                "set_at": row.set_at,
-            }
-            for row in call_rates.list_rates(session, organization_id)
-        ]
-
-    show(in_transaction(read), as_json, "rates")
+    rows = in_transaction(lambda session, _: setup_queries.list_rates(session, organization_id))
+    show([asdict(one) for one in rows], as_json, "rates")
 
 
 @rates.command("set")
@@ -172,23 +159,26 @@ def set_terms(
 
 
 @entry_points.command("list")
-def list_entry_points(organization_id: Org, as_json: Json = False) -> None:
+def list_entry_points(
+    organization_id: Org,
+    after: Annotated[str | None, typer.Option(help="KIND/ID of a page's last entry point.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=setup_queries.PAGE_MAX, help="Rows a page.")
+    ] = 50,
+    as_json: Json = False,
+) -> None:
     """List an organization's entry points: numbers, assistants and campaigns."""
-
-    def read(session: Session, now: datetime) -> list[dict[str, Any]]:
-        return [
-            {
-                "kind": row.kind,
-                "external_id": row.external_id,
-                "organization_id": row.organization_id,
-                "assistant_id": row.assistant_id,
-                "brand_id": row.brand_id,
-                "created_at": row.created_at,
-            }
-            for row in call_entry_points.list_entry_points(session, organization_id)
-        ]
-
-    show(in_transaction(read), as_json, "entry points")
+    kind, _, external_id = (after or "").partition("/")
+    page = in_transaction(
+        lambda session, _: setup_queries.list_entry_points(
+            session,
+            organization_id,
+            after=(kind, external_id) if after else None,
+            limit=limit,
+        )
+    )
+    cursor = f"{page[-1].kind}/{page[-1].external_id}" if len(page) == limit else None
+    show_page([asdict(one) for one in page], cursor, as_json, "entry points")
 
 
 @entry_points.command("add")
@@ -251,7 +241,7 @@ def remove_entry_point(
     _print_removed(f"{kind} {external_id}", done, as_json)
 
 
-def _prices(rate: Rate | CallRate, currency: str) -> dict[str, Any]:
+def _prices(rate: Rate, currency: str) -> dict[str, Any]:
     return {
         "per_minute_micros": rate.micros_per_minute,
         "increment_seconds": rate.increment_seconds,

@@ -129,17 +129,6 @@ def remove_entry_point(
     return removed is not None
 
 
-def list_entry_points(session: Session, organization_id: str) -> list[EntryPoint]:
-    """List an organization's entry points, ordered by kind and id."""
-    return list(
-        session.scalars(
-            select(EntryPoint)
-            .where(EntryPoint.organization_id == organization_id)
-            .order_by(EntryPoint.kind, EntryPoint.external_id)
-        )
-    )
-
-
 def twilio_account_of(session: Session, entry_point: EntryPoint | None) -> str | None:
     """Return the Twilio subaccount that carries an entry point's calls, if known."""
     if entry_point is None or entry_point.brand_id is None:

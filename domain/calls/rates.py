@@ -124,17 +124,6 @@ def fits(route: str, direction: CallDirection, number: str | None) -> bool:
     return of_direction == direction and (number or "").startswith(prefix)
 
 
-def list_rates(session: Session, organization_id: str) -> list[CallRate]:
-    """List an organization's rates, ordered by route."""
-    return list(
-        session.scalars(
-            select(CallRate)
-            .where(CallRate.organization_id == organization_id)
-            .order_by(CallRate.route)
-        )
-    )
-
-
 def set_rate(
     session: Session,
     organization_id: str,

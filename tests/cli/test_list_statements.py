@@ -101,6 +101,33 @@ _THRESHOLDS = """
     SELECT %(org)s, %(rows)s * 1000 + n, 'ann', 'x', now() FROM generate_series(1, %(rows)s) n
 """
 
+_CALLS = """
+    INSERT INTO calls (organization_id, id, direction, status, currency, micros_per_minute,
+        increment_seconds, minimum_micros, ended_seen_at, duration_ms, cost_micros, settled_by,
+        settled_at, created_at)
+    SELECT %(org)s, %(rows)s || '-' || n, 'inbound', 'ended', 'USD', 60, 1, 0, t, 1000, 10,
+        'report', t, t
+    FROM (SELECT n, now() - (n + (%(rows)s > 1)::integer) * interval '1 day' AS t
+          FROM generate_series(1, %(rows)s) n) x
+"""
+_TIMELINE = """
+    INSERT INTO calls (organization_id, id, direction, status, currency, micros_per_minute,
+        increment_seconds, minimum_micros, created_at)
+    VALUES (%(org)s, %(job)s, 'inbound', 'ringing', 'USD', 60, 1, 0, now()) ON CONFLICT DO NOTHING;
+    INSERT INTO call_timeline (organization_id, call_id, at, what)
+    SELECT %(org)s, %(job)s, now(), 'status' FROM generate_series(1, %(rows)s)
+"""
+_RATES = """
+    INSERT INTO call_rates (organization_id, route, micros_per_minute, increment_seconds,
+        minimum_micros, set_by, set_why, set_at)
+    SELECT %(org)s, 'outbound:+' || %(rows)s || n, 60, 1, 0, 'ann', 'x', now()
+    FROM generate_series(1, %(rows)s) n
+"""
+_ENTRY_POINTS = """
+    INSERT INTO call_doors (kind, external_id, organization_id, created_at)
+    SELECT 'assistant', %(tag)s || n, %(org)s, now() FROM generate_series(1, %(rows)s) n
+"""
+
 
 def make_organizations(database, _org, rows):
     for _ in range(rows):
@@ -138,6 +165,11 @@ LISTS = {
     "processes": ("worker list", _PROCESSES, None),
     "alerts": ("alert list --org ORG", _ALERTS, None),
     "thresholds": ("wallet thresholds ORG", _THRESHOLDS, None),
+    "calls": ("call list --all --org ORG", _CALLS, None),
+    "costs": ("call costs --org ORG", _CALLS, None),
+    "timeline": ("call show JOB --org ORG", _TIMELINE, "timeline"),
+    "rates": ("call rate list ORG", _RATES, None),
+    "entry points": ("call entry-point list ORG", _ENTRY_POINTS, None),
     "operator actions": ("action list --org ORG", _ACTIONS, None),
 }
 

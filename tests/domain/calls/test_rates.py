@@ -14,10 +14,10 @@ from domain.calls.rates import (
     InvalidRate,
     Rate,
     find_rate,
-    list_rates,
     remove_rate,
     set_rate,
 )
+from domain.calls.setup_queries import list_rates
 from domain.wallet.ledger import WalletNotFound
 from tests.domain.support import ANN, T0, later
 
@@ -147,7 +147,7 @@ def test_a_rate_is_set_anew_and_listed_and_taken_away_once(line):
     set_route(line, "web", 5)
     set_route(line, "web", 6)
     listed = line.do(lambda session: list_rates(session, line.id))
-    assert [(one.route, one.micros_per_minute) for one in listed] == [
+    assert [(one.route, one.per_minute_micros) for one in listed] == [
         ("default", 600_000),
         ("web", 6),
     ]
@@ -184,7 +184,7 @@ def test_a_rate_out_of_bounds_is_refused_and_nothing_changes(line, rate, route):
     with pytest.raises(InvalidRate):
         line.rate(rate, route)
     listed = line.do(lambda session: list_rates(session, line.id))
-    assert [(one.route, one.micros_per_minute) for one in listed] == [("default", 600_000)]
+    assert [(one.route, one.per_minute_micros) for one in listed] == [("default", 600_000)]
 
 
 def test_the_dearest_rate_and_the_highest_minimum_are_taken(line):
