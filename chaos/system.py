@@ -219,7 +219,7 @@ class System:
 
         def all_work() -> bool:
             said = {name: (self.logs / f"{name}.log").read_text() for name in (*WORKERS, *relays)}
-            return all(" started" in text for text in said.values()) and self.ready()
+            return all("_started" in text for text in said.values()) and self.ready()
 
         if not wait_until(all_work, limit_seconds=_READY_SECONDS, every_seconds=0.2):
             raise RuntimeError(f"not all processes were up in {_READY_SECONDS:g} s")

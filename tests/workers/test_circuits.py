@@ -220,7 +220,7 @@ def test_two_workers_see_one_circuit(world, processes, organization, redis_clien
         failures=4, calls=8, window_seconds=60, open_seconds=3600, open_seconds_max=3600
     )
     for _ in range(2):
-        processes.call(work_with_circuits, policy).wait_for("worker started")
+        processes.call(work_with_circuits, policy).wait_for("worker_started")
     processes.relay()
 
     # When they have tried all of them
