@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.backlog import COUNT, backlog
 from benchmarks.dispatch import dispatch
 from benchmarks.end_to_end import end_to_end
 from benchmarks.hot_wallet import hot_wallet
@@ -40,6 +41,7 @@ SYSTEM: dict[str, Callable[[System, int, float], Sequence[Result | Timing]]] = {
     "end_to_end": end_to_end,
     "dispatch": dispatch,
     "relay": relay,
+    "backlog": backlog,
     "suspend": suspend,
     "status_check": status_check,
     "kill": kill,
@@ -54,6 +56,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--count", type=int, default=COUNT, help="callbacks of a backlog")
     asked = parser.parse_args()
     names = asked.names or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
@@ -70,7 +73,8 @@ def main() -> int:
     if of_the_system:
         with bench_system() as system:
             for name in of_the_system:
-                results += _run_and_print(name, asked, partial(SYSTEM[name], system))
+                size = {"count": asked.count} if name == "backlog" else {}
+                results += _run_and_print(name, asked, partial(SYSTEM[name], system, **size))
     Console(width=120).print(_table(results))
     figures = [asdict(result) for result in results]
     if asked.json:
@@ -110,7 +114,8 @@ def _table(results: Sequence[Result | Timing | Skipped]) -> Table:
                 table.add_row(one.name, value, baseline, "-", worst, unit, str(one.rounds))
             case Result():
                 spread = f"{one.ratio_min} - {one.ratio_max}"
-                figures = (f"{one.value:,.0f}", f"{one.baseline:,.0f}", f"{one.ratio}", spread)
+                baseline = f"{one.baseline:,.0f} {one.against}".rstrip()
+                figures = (f"{one.value:,.0f}", baseline, f"{one.ratio}", spread)
                 table.add_row(one.name, *figures, one.unit, str(one.rounds))
     return table
 

@@ -1,4 +1,4 @@
-"""The ingress's baseline: empty Starlette routes, served with the same options.
+"""The ingress's lower bound: empty Starlette routes, served with the same options.
 
 Run as `python -m benchmarks.empty_server PORT`.
 """
@@ -14,22 +14,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 
-async def _empty(_request: Request) -> Response:
+async def empty(_request: Request) -> Response:
     return Response()
 
 
-def main() -> None:
-    """Serve until SIGTERM."""
-    app = Starlette(
-        routes=[
-            Route("/webhooks/paypal", _empty, methods=["POST"]),
-            Route("/api/vapi/webhook/status-check", _empty, methods=["POST"]),
-            Route("/readyz", _empty, methods=["GET"]),
-        ]
-    )
+def serve(routes: list[Route], port: int) -> None:
+    """Serve the routes, and the supervisor's /readyz, until SIGTERM."""
     uvicorn.run(
-        app,
-        port=int(sys.argv[1]),
+        Starlette(routes=[*routes, Route("/readyz", empty, methods=["GET"])]),
+        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -38,6 +31,12 @@ def main() -> None:
         http="httptools",
         loop="uvloop",
     )
+
+
+def main() -> None:
+    """Serve empty routes at the paths of a webhook and of the status check."""
+    paths = ("/webhooks/paypal", "/api/vapi/webhook/status-check")
+    serve([Route(path, empty, methods=["POST"]) for path in paths], int(sys.argv[1]))
 
 
 if __name__ == "__main__":

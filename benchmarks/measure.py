@@ -1,15 +1,15 @@
-"""Measurement of a value and its baseline in turn, with a ratio for every round."""
+"""Measurement of values and their baselines in turn, with a ratio for every round."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from base.clock import wait_until
 
-#: Time limit in seconds of everything that a benchmark waits for.
+#: Time limit in seconds of everything that a benchmark waits for, unless it names another.
 _WAIT_SECONDS = 120.0
 
 
@@ -25,6 +25,8 @@ class Result:
     ratio_max: float
     unit: str
     rounds: int
+    #: What the baseline is, if the benchmark has several.
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,34 @@ def compare(
     value: Callable[[], float],
     baseline: Callable[[], float],
 ) -> Result:
-    """Measure value and baseline in every round; the order changes with each round."""
-    values, baselines = [], []
+    """Measure value and baseline in every round, and compare them."""
+    measured = measure_in_turns(rounds, {"value": value, "baseline": baseline})
+    return result_of(name, unit, measured["value"], measured["baseline"])
+
+
+def measure_in_turns(
+    rounds: int, measures: Mapping[str, Callable[[], float]]
+) -> dict[str, list[float]]:
+    """Run every measurement once a round and return the figures of each.
+
+    The order is reversed with each round.
+    """
+    figures: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds):
-        if number % 2:
-            values.append(value())
-            baselines.append(baseline())
-        else:
-            baselines.append(baseline())
-            values.append(value())
+        for name in list(measures) if number % 2 else reversed(list(measures)):
+            figures[name].append(measures[name]())
+    return figures
+
+
+def result_of(
+    name: str,
+    unit: str,
+    values: Sequence[float],
+    baselines: Sequence[float],
+    *,
+    against: str = "",
+) -> Result:
+    """Summarize the values and baselines of the same rounds."""
     ratios = [mine / theirs for mine, theirs in zip(values, baselines, strict=True)]
     return Result(
         name=name,
@@ -77,7 +98,8 @@ def compare(
         ratio_min=round(min(ratios), 2),
         ratio_max=round(max(ratios), 2),
         unit=unit,
-        rounds=rounds,
+        rounds=len(ratios),
+        against=against,
     )
 
 
@@ -107,14 +129,20 @@ def percentile_ms(durations: list[float], percent: int) -> float:
     return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] * 1000
 
 
-def wait(condition: Callable[[], bool], what: str, *, every_seconds: float = 0.05) -> float:
+def wait(
+    condition: Callable[[], bool],
+    what: str,
+    *,
+    every_seconds: float = 0.05,
+    limit_seconds: float = _WAIT_SECONDS,
+) -> float:
     """Wait until the condition holds and return the seconds it took.
 
     Raises: SystemExit if it does not hold within the time limit.
     """
     began = time.monotonic()
-    if not wait_until(condition, limit_seconds=_WAIT_SECONDS, every_seconds=every_seconds):
-        raise SystemExit(f"waited {_WAIT_SECONDS:g} s in vain for {what}")
+    if not wait_until(condition, limit_seconds=limit_seconds, every_seconds=every_seconds):
+        raise SystemExit(f"waited {limit_seconds:g} s in vain for {what}")
     return time.monotonic() - began
 
 

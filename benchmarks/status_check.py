@@ -43,7 +43,7 @@ def status_check(system: System, rounds: int, seconds: float) -> list[Timing]:
     ours_port, empty_port = free_ports(2)
     with ExitStack() as stack:
         stack.enter_context(system.ingress(ours_port))
-        stack.enter_context(system.empty_server(empty_port))
+        stack.enter_context(system.baseline_server("empty_server", empty_port))
         calls = make_calls(system, _CALLS)
         secret = system.sandbox["vapi"]["server_secret"]
         count = round(_PER_SECOND * max(seconds, 1))

@@ -119,10 +119,10 @@ class System:
             )
 
     @contextmanager
-    def empty_server(self, port: int) -> Iterator[None]:
-        """Run the ingress's baseline server on a port."""
+    def baseline_server(self, module: str, port: int) -> Iterator[None]:
+        """Run one of the ingress's baselines, a module of this package, on a port."""
         url = f"http://127.0.0.1:{port}/readyz"
-        with self.running("empty", ["benchmarks.empty_server", str(port)], url):
+        with self.running(module, [f"benchmarks.{module}", str(port)], url):
             yield
 
     @contextmanager

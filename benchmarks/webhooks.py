@@ -92,6 +92,16 @@ def paypal_event(event_type: str, resource: Mapping[str, object]) -> bytes:
     ).encode()
 
 
+def ignored_event(number: int) -> bytes:
+    """Build an event that concerns nothing. The ingress stores it as ignored."""
+    return paypal_event("PAYMENT.SALE.PENDING", {"id": f"8VC{number:014d}"})
+
+
+def changing_event(number: int) -> bytes:
+    """Build an event whose job, for safety, stages a refresh for billing."""
+    return paypal_event("CUSTOMER.DISPUTE.UPDATED", {"dispute_id": f"PP-D-{number:09d}"})
+
+
 def billing_event() -> bytes:
     """Build an event whose job, in the billing queue, has no effect."""
     return paypal_event("PAYMENT.SALE.COMPLETED", {"id": "8VC"})
