@@ -16,6 +16,8 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 #: Bit positions of the pairs in the time, and in the random part that follows it.
 _TIME_SHIFTS, _CHANCE_SHIFTS = range(40, -1, -10), range(70, -1, -10)
+#: Characters of an id's time, which follow the underscore.
+INSTANT_LENGTH = 2 * len(_TIME_SHIFTS)
 
 
 def new_id(kind: str) -> str:

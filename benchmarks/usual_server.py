@@ -1,4 +1,4 @@
-"""The ingress's other baseline: the webhook handler that an application usually has.
+"""The ingress's other baseline: the usual webhook handler of an application.
 
 Run as `python -m benchmarks.usual_server PORT` with Holdfast's settings. It verifies each webhook
 with Holdfast's verifier, inserts the event in a session and commits, and sends Dramatiq's message

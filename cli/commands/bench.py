@@ -14,7 +14,7 @@ from local import ROOT
 def bench(context: typer.Context) -> None:
     """Run the named benchmarks, or all, and compare each with its baseline.
 
-    [NAME …] [--rounds N] [--seconds N] [--json FILE]
+    [NAME …] [--rounds N] [--seconds N] [--count N] [--json FILE]
     """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-m", "benchmarks", *context.args]

@@ -29,14 +29,13 @@ _WAIT_URGENT = (
 _WAIT_BEHIND = (
     "least(greatest(clock_timestamp() - due_at, interval '2 seconds'), interval '2 minutes')"
 )
-#: SQL condition: the job's message still waits behind the head of its queue. Messages are first in,
-#: first out, and ids have the order of staging. So the message of a job that is younger than the
-#: head's still waits, if one was sent: by a relay, or by the process that staged the job to run at
-#: once.
+#: SQL condition: the job's message still waits in its queue. Messages are first in, first out, and
+#: ids have the order of staging. So the message of a job that is as young as the head's or younger
+#: still waits, if one was sent: by a relay, or by the process that staged the job to run at once.
 _IS_BEHIND = (
     "((rings > 0 OR (attempt = 0 AND due_at <= staged_at + interval '1 second')) AND EXISTS ("
     "SELECT FROM unnest(CAST(:long AS text[]), CAST(:heads AS text[])) AS head (queue, job_id)"
-    " WHERE head.queue = jobs.queue AND head.job_id < jobs.id))"
+    " WHERE head.queue = jobs.queue AND head.job_id <= jobs.id))"
 )
 
 
@@ -58,9 +57,10 @@ def notify_due(
     notification may be dead or stopped. Several relays may call this at once. Each gets different
     rows.
 
-    `heads` maps each queue in which many messages wait to the job id of its first message. A job
-    whose own message waits behind it is not notified and not returned, because a second message
-    would only be more work. Its notification does not count as one more without an outcome.
+    The oldest jobs come first. `heads` maps each queue in which many messages wait to the lowest
+    job id of the instant of its first message's job. A job whose own message still waits there is
+    not notified and not returned, because a second message would only be more work. Its
+    notification does not count as one more without an outcome.
     """
     rows = session.execute(
         text(
@@ -82,7 +82,8 @@ def notify_due(
             **({} if queues is None else {"queues": list(queues)}),
         },
     )
-    return [Staged(row.id, row.name, row.queue) for row in rows if not row.is_behind]
+    due = sorted(row[:3] for row in rows if not row.is_behind)
+    return [Staged(*one) for one in due]
 
 
 def retry_notifications(session: Session, job_ids: list[str]) -> None:

@@ -7,15 +7,19 @@ from typing import Any
 import redis
 
 from base.enums import Queue
+from base.ids import INSTANT_LENGTH as _DIGITS
 from db.redis.client import NAMESPACE
 
+#: Characters of a job's id that hold its kind and instant.
+INSTANT_LENGTH = len("job_") + _DIGITS
 #: Messages from which a queue counts as long. A shorter one is drained within a second or two.
 LONG = 1_000
 
 
 def heads_of_long_queues(client: redis.Redis) -> dict[str, str]:
-    """Map each long queue to the job id of its first message.
+    """Map each long queue to the lowest job id that can be its first message's.
 
+    Ids of one instant have no order. So the result is the lowest id of the first job's instant.
     Raises: redis.RedisError if Redis cannot be reached.
     """
     names = [str(queue) for queue in Queue]
@@ -27,6 +31,6 @@ def heads_of_long_queues(client: redis.Redis) -> dict[str, str]:
     for name, length in zip(names, lengths, strict=True):
         head: Any = client.lindex(f"{NAMESPACE}:{name}", 0) if length >= LONG else None
         if head is not None:
-            # A message's id is the job's id, a dot, and a part of its own (`push`).
-            heads[name] = head.decode().partition(".")[0]
+            # A message's id begins with the job's id (`push`). Jobs of one instant have no order.
+            heads[name] = head.decode()[:INSTANT_LENGTH]
     return heads
