@@ -55,7 +55,7 @@ COMMANDS = {
     "alert": Lazy("List and clear alerts.", "cli.commands.watch"),
     "verify": Lazy("Verify ledger and deployment; write signed anchors.", "cli.commands.verify"),
     "reconcile": Lazy("Compare with a provider now, repair, and report.", "cli.commands.reconcile"),
-    "campaign": Lazy("Pause and start campaigns manually.", "cli.commands.work", "campaigns"),
+    "campaign": Lazy("List, pause and start campaigns.", "cli.commands.work", "campaigns"),
     "call": Lazy("List, show, end and settle calls; sum their costs.", "cli.commands.calls"),
     "job": Lazy("List, show, redrive, discard and run jobs.", "cli.commands.jobs"),
     "jobs": Lazy("List, show, redrive, discard and run jobs.", "cli.commands.jobs", hidden=True),

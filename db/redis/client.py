@@ -87,6 +87,15 @@ def _following(plain: Any) -> Any:
     """
 
     class Following(plain):  # type: ignore[misc]
+        def on_connect_check_health(self, *arguments: Any, **options: Any) -> None:
+            try:
+                super().on_connect_check_health(*arguments, **options)
+            except Exception:
+                # redis-py closes the connection after its own errors only. After any other error,
+                # it would use the connection although the server did not greet it as Redis does.
+                self.disconnect()
+                raise
+
         def read_response(self, *arguments: Any, **options: Any) -> Any:
             try:
                 return super().read_response(*arguments, **options)
