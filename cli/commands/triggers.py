@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import httpx
 import typer
+from sqlalchemy.orm import Session
 
 from base.settings import load_settings
 from cli.commands.output import show
-from cli.commands.shared import in_transaction
+from cli.commands.shared import in_transaction, micros_of
 from cli.errors import Failure, clear_errors
 from cli.options import Json
 from domain.organization_queries import require_organization
+from domain.wallet import queries
 from local.sandbox import sandbox_info
 from local.stack import state_folder
+from providers.paypal.amounts import paypal_from_micros
 
 app = typer.Typer(no_args_is_help=True, help="Make the sandbox send webhooks and place calls.")
 
+_DISPUTED = "CUSTOMER.DISPUTE.CREATED"
 _RESOLVED = "CUSTOMER.DISPUTE.RESOLVED"
 #: Events that Holdfast acts on and the sandbox can send.
 PAYPAL_EVENTS = (
@@ -38,10 +43,12 @@ PAYPAL_EVENTS = (
     "PAYMENT.CAPTURE.DECLINED",
     "PAYMENT.CAPTURE.REFUNDED",
     "PAYMENT.CAPTURE.REVERSED",
-    "CUSTOMER.DISPUTE.CREATED",
+    _DISPUTED,
     "CUSTOMER.DISPUTE.UPDATED",
     _RESOLVED,
 )
+#: Beginnings of the events that have an amount.
+_WITH_AMOUNT = ("PAYMENT.", _DISPUTED, "BILLING.SUBSCRIPTION.PAYMENT.")
 #: The sandbox's error for an unknown number.
 _NO_NUMBER = "no such number"
 
@@ -61,6 +68,13 @@ def paypal(
     event: Annotated[str, typer.Argument(help=f"One of: {', '.join(PAYPAL_EVENTS)}.")],
     organization: Annotated[str, typer.Option("--org", help="The organization's id.")],
     copies: Annotated[int, typer.Option(min=1, max=50, help="Copies to send at once.")] = 1,
+    amount: Annotated[
+        str,
+        typer.Option(
+            help="Amount in the wallet's currency, such as 12.50.",
+            show_default="49.00 for a payment, and the rest of it for a refund or a dispute",
+        ),
+    ] = "",
     again: Annotated[
         bool, typer.Option("--again", help="Repeat the newest payment instead of making one.")
     ] = False,
@@ -72,24 +86,24 @@ def paypal(
 ) -> None:
     """Make the sandbox's PayPal send a signed webhook about an organization.
 
-    PAYMENT.CAPTURE.COMPLETED, PENDING, DENIED and DECLINED each make a new payment of 49.00 USD. If
-    the newest payment is pending, they end that payment instead. Refunds and
-    CUSTOMER.DISPUTE.CREATED concern the newest payment, CUSTOMER.DISPUTE.RESOLVED the newest open
-    dispute.
+    PAYMENT.CAPTURE.COMPLETED, PENDING, DENIED and DECLINED each make a new payment, unless the
+    newest payment is pending: then they end that payment. Refunds and CUSTOMER.DISPUTE.CREATED
+    concern the newest payment, CUSTOMER.DISPUTE.RESOLVED the newest open dispute.
     """
     with clear_errors():
-        if event not in PAYPAL_EVENTS:
-            raise Failure(f"unknown event {event!r}; there are {', '.join(PAYPAL_EVENTS)}")
-        if outcome is not None and event != _RESOLVED:
-            raise Failure(f"--outcome is for {_RESOLVED} only")
+        _check_options(event, amount, outcome, again=again)
         _sandbox()
-    in_transaction(lambda session, _: require_organization(session, organization))
+    currency = in_transaction(lambda session, now: _currency_of(session, organization, now))
     asked: dict[str, Any] = {
         "event_type": event,
         "organization_id": organization,
+        "currency": currency,
         "copies": copies,
         "new_payment": not again,
     }
+    if amount:
+        with clear_errors():
+            asked["value"] = _value(amount, currency)
     if outcome is not None:
         asked["outcome_code"] = _CODES[outcome]
     deliveries = _send("/paypal/events", asked)
@@ -132,6 +146,31 @@ def vapi_number(
     assistant = _send("/vapi/assistants", {"name": number})
     made = _send("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
     show({"phone_number_id": made["id"], "assistant_id": assistant["id"]}, as_json)
+
+
+def _check_options(event: str, amount: str, outcome: Outcome | None, *, again: bool) -> None:
+    if event not in PAYPAL_EVENTS:
+        raise Failure(f"unknown event {event!r}; there are {', '.join(PAYPAL_EVENTS)}")
+    if outcome is not None and event != _RESOLVED:
+        raise Failure(f"--outcome is for {_RESOLVED} only")
+    if amount and not event.startswith(_WITH_AMOUNT):
+        raise Failure("--amount is for payments, refunds and new disputes only")
+    if amount and again:
+        raise Failure("--again repeats a payment with its amount; leave out --amount")
+
+
+def _currency_of(session: Session, organization_id: str, now: datetime) -> str:
+    """Return the wallet's currency. Raises: OrganizationNotFound."""
+    require_organization(session, organization_id)
+    return queries.balance(session, organization_id, now).currency
+
+
+def _value(amount: str, currency: str) -> str:
+    """Return the amount as PayPal writes it. Raises: InvalidAmount; Failure."""
+    micros = micros_of(amount, currency)
+    if micros <= 0:
+        raise Failure(f"--amount must be more than zero, and is {amount}")
+    return paypal_from_micros(micros, currency)
 
 
 def _sandbox() -> dict[str, Any]:

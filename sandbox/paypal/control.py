@@ -23,6 +23,7 @@ from sandbox.paypal.events import (
 )
 from sandbox.paypal.scenario import (
     DEFAULT_PLAN,
+    AmountRefused,
     Subject,
     UnknownResource,
     event_type_of_subscription,
@@ -47,7 +48,8 @@ class NewEvent(Asked):
     event_type: str = Field(pattern=r"^[A-Z-]+(\.[A-Z-]+)+$")
     organization_id: str = ""
     resource_id: str = ""
-    value: Value = "49.00"
+    #: If None: 49.00 for a payment, and what is left of it for a refund or a dispute.
+    value: Value | None = None
     currency: Currency = "USD"
     keep_state: bool = False
     #: Whether a capture's event makes a new payment. If the newest payment is pending, an event
@@ -119,7 +121,7 @@ class PayPalControl:
         subject = Subject(
             asked.organization_id,
             asked.resource_id,
-            asked.value,
+            asked.value or "",
             asked.currency,
             # A forged event must not change PayPal's own state.
             asked.keep_state or asked.forge is not None,
@@ -131,6 +133,8 @@ class PayPalControl:
             told = tell(self._sandbox, asked.event_type, subject)
         except UnknownResource as error:
             return refuse(f"no such resource: {error}", 404)
+        except AmountRefused as error:
+            return refuse(str(error), 422)
         given = asked.model_dump(
             include={"event_id", "create_time", "transmission_id", "transmission_time"}
         )

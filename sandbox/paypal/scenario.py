@@ -21,7 +21,14 @@ from sandbox.paypal.disputes import (
     resolve_dispute,
 )
 from sandbox.paypal.events import Told
-from sandbox.paypal.state import LINKS_URL, build_refund, capture_of, money, set_subscription_status
+from sandbox.paypal.state import (
+    LINKS_URL,
+    build_refund,
+    capture_of,
+    is_amount,
+    money,
+    set_subscription_status,
+)
 
 #: The plan of a subscription that is created without one.
 DEFAULT_PLAN = "P-HOLDFASTSANDBOXPLAN00001"
@@ -35,13 +42,25 @@ _IMPLIED = {
 }
 
 
+#: Amount of a new payment, and of a failed one, that is requested without an amount.
+_VALUE_DEFAULT = "49.00"
+
+
 class UnknownResource(Exception):
     """No resource of that kind has the requested ID."""
 
 
+class AmountRefused(Exception):
+    """PayPal would refuse the amount, or the event concerns a payment that has one."""
+
+
 @dataclass(frozen=True)
 class Subject:
-    """The organization or resource of an event, and the amount of a new resource."""
+    """The organization or resource of an event, and the amount of a new resource.
+
+    A blank value is the default: 49.00 for a payment, and what is left of it for a refund or a
+    dispute.
+    """
 
     organization_id: str
     resource_id: str
@@ -55,6 +74,10 @@ class Subject:
     #: Outcome of a dispute. If blank, an unresolved dispute is resolved for the buyer.
     outcome_code: str = ""
 
+    def amount(self) -> Json:
+        """Return the amount of a payment."""
+        return money(self.value or _VALUE_DEFAULT, self.currency)
+
 
 def event_type_of_subscription(status: str) -> str:
     """Return the type of the event that reports a subscription's status."""
@@ -65,8 +88,10 @@ def event_type_of_subscription(status: str) -> str:
 def tell(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
     """Set the state that the event implies, and return the event's content.
 
-    Raises: UnknownResource if the subject names an ID that no resource has.
+    Raises: UnknownResource if the subject names an ID that no resource has; AmountRefused.
     """
+    if subject.value and not is_amount(subject.value, subject.currency):
+        raise AmountRefused(f"PayPal takes no amount of {subject.value} {subject.currency}")
     if event_type.startswith("BILLING.SUBSCRIPTION."):
         return _tell_subscription(sandbox, event_type, subject)
     if event_type.startswith("PAYMENT.CAPTURE."):
@@ -96,11 +121,12 @@ def _tell_subscription(sandbox: Sandbox, event_type: str, subject: Subject) -> T
 
 def _fail_payment(subscription: Json, subject: Subject) -> None:
     billing = subscription["billing_info"]
-    owed = Decimal(billing["outstanding_balance"]["value"]) + Decimal(subject.value)
+    amount = subject.amount()
+    owed = Decimal(billing["outstanding_balance"]["value"]) + Decimal(amount["value"])
     billing["failed_payments_count"] += 1
     billing["outstanding_balance"] = money(f"{owed:f}", subject.currency)
     billing["last_failed_payment"] = {
-        "amount": money(subject.value, subject.currency),
+        "amount": amount,
         "time": iso_seconds(),
         "reason_code": "PAYMENT_DENIED",
         "next_payment_retry_time": iso_seconds(datetime.now(UTC) + timedelta(days=5)),
@@ -116,6 +142,8 @@ def _tell_capture(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
         capture = _add_capture(sandbox, subject, status)
     else:
         capture = _find_capture(sandbox, subject, status)
+        if subject.new_payment and subject.value:
+            raise AmountRefused("the event ends the pending payment, which has an amount")
     if subject.keep_state:
         capture = copy.deepcopy(capture)
     # A refunded capture keeps its status. A late event about the payment must not undo the refund.
@@ -144,7 +172,9 @@ def _find_refund(sandbox: Sandbox, subject: Subject) -> Json:
     left = state.left_of(capture)
     if ours and (subject.keep_state or left <= 0):
         return ours[-1]
-    value = subject.value if subject.value and Decimal(subject.value) <= left else f"{left:f}"
+    value = subject.value or f"{left:f}"
+    if subject.value and Decimal(value) > left and not subject.keep_state:
+        raise AmountRefused(f"{value} cannot be refunded: {left:f} is left of the payment")
     if subject.keep_state:
         return build_refund(capture, value, value)
     return state.add_refund(capture, value)
@@ -157,7 +187,7 @@ def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
     sale_id = letters(17)
     now = iso_seconds()
     sign = "-" if word in ("REFUNDED", "REVERSED") else ""
-    amount = money(subject.value, subject.currency)
+    amount = subject.amount()
     sale: Json = {
         "id": sale_id,
         "billing_agreement_id": subscription["id"],
@@ -224,8 +254,17 @@ def _find_dispute(sandbox: Sandbox, subject: Subject, word: str) -> Json:
     known = newest_about(state, capture["id"])
     anew = word == "CREATED" and not subject.keep_state
     if known is None or (anew and known["status"] == "RESOLVED"):
-        return open_dispute(state, [capture["id"]], capture["amount"])
+        return open_dispute(state, [capture["id"]], _disputed(subject, capture))
     return known
+
+
+def _disputed(subject: Subject, capture: Json) -> Json:
+    amount: Json = capture["amount"]
+    if not subject.value:
+        return amount
+    if Decimal(subject.value) > Decimal(amount["value"]):
+        raise AmountRefused(f"{subject.value} cannot be disputed: {amount['value']} was paid")
+    return subject.amount()
 
 
 def find_subscription(sandbox: Sandbox, subject: Subject, first_status: str) -> Json:
@@ -256,5 +295,4 @@ def _find_capture(sandbox: Sandbox, subject: Subject, first_status: str) -> Json
 
 
 def _add_capture(sandbox: Sandbox, subject: Subject, status: str) -> Json:
-    amount = money(subject.value, subject.currency)
-    return sandbox.paypal.add_capture(subject.organization_id, amount, status)
+    return sandbox.paypal.add_capture(subject.organization_id, subject.amount(), status)

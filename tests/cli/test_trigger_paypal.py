@@ -38,6 +38,11 @@ def trigger(run, organization_id, sandbox):
     return send
 
 
+def events(sandbox) -> set[str]:
+    """List the events sent so far. Those that were not accepted are sent again."""
+    return {one["event_id"] for one in sandbox.control("GET", "/deliveries")}
+
+
 def resource(body: bytes) -> dict:
     return json.loads(body)["resource"]
 
@@ -84,6 +89,81 @@ def test_trigger_resolves_the_open_dispute_as_asked(trigger, options, code):
     about = [one["seller_transaction_id"] for one in ended["disputed_transactions"]]
     assert about == [disputed["id"]]
     assert (ended["status"], ended["dispute_outcome"]["outcome_code"]) == ("RESOLVED", code)
+
+
+def test_trigger_takes_an_amount_for_payments_refunds_and_disputes(trigger):
+    paid = resource(trigger(COMPLETED, "--amount", "12.5"))
+    assert paid["amount"] == {"currency_code": "USD", "value": "12.50"}
+    disputed = resource(trigger("CUSTOMER.DISPUTE.CREATED", "--amount", "2"))
+    assert disputed["dispute_amount"] == {"currency_code": "USD", "value": "2.00"}
+    part = resource(trigger("PAYMENT.CAPTURE.REFUNDED", "--amount", "0.01"))
+    assert part["amount"]["value"] == "0.01"
+    # Without an amount, a refund is of all that is left
+    assert resource(trigger("PAYMENT.CAPTURE.REFUNDED"))["amount"]["value"] == "12.49"
+
+
+@pytest.mark.parametrize(
+    ("currency", "amount", "value"),
+    [("EUR", "7", "7.00"), ("JPY", "500.0", "500"), ("JPY", "", "49")],
+)
+def test_trigger_pays_in_the_currency_of_the_wallet(run, sandbox, currency, amount, value):
+    organization_id = run("org", "create", "Acme", "--currency", currency)[1].strip()
+    options = ("--amount", amount) if amount else ()
+    code, _, err = run("trigger", "paypal", COMPLETED, "--org", organization_id, *options)
+    assert (code, err) == (0, "")
+    (paid,) = sandbox.control("GET", "/paypal/captures")
+    assert paid["amount"] == {"currency_code": currency, "value": value}
+
+
+@pytest.mark.parametrize(
+    ("event", "amount", "line"),
+    [
+        (COMPLETED, "0", "--amount must be more than zero, and is 0"),
+        (COMPLETED, "-1", "--amount must be more than zero, and is -1"),
+        (COMPLETED, "1.005", "INVALID_AMOUNT: "),
+        (COMPLETED, "ten", "INVALID_AMOUNT: 'ten' is not a plain decimal"),
+        (COMPLETED, "1e3", "INVALID_AMOUNT: '1e3' is not a plain decimal"),
+        (
+            "PAYMENT.CAPTURE.REFUNDED",
+            "10.01",
+            "the sandbox refuses: 10.01 cannot be refunded: 10.00 is left of the payment",
+        ),
+        (
+            "CUSTOMER.DISPUTE.CREATED",
+            "10.01",
+            "the sandbox refuses: 10.01 cannot be disputed: 10.00 was paid",
+        ),
+        (RESOLVED, "1", "--amount is for payments, refunds and new disputes only"),
+    ],
+)
+def test_trigger_refuses_a_wrong_amount_in_a_line_and_changes_nothing(
+    run, trigger, organization_id, sandbox, event, amount, line
+):
+    # Given a payment of 10.00
+    trigger(COMPLETED, "--amount", "10")
+    (before,) = sandbox.control("GET", "/paypal/captures")
+    sent = events(sandbox)
+    # When an event with a wrong amount is requested
+    code, out, err = run("trigger", "paypal", event, "--org", organization_id, "--amount", amount)
+    # Then the command says what is wrong, and nothing is changed or sent
+    assert (code, out) == (1, "")
+    assert err.startswith(f"holdfast: {line}")
+    assert err.count("\n") == 1
+    assert sandbox.control("GET", "/paypal/captures") == [before]
+    assert events(sandbox) == sent
+
+
+def test_trigger_refuses_an_amount_for_a_payment_that_has_one(run, trigger, organization_id):
+    trigger("PAYMENT.CAPTURE.PENDING")
+    for option, line in (
+        (
+            "--copies=1",
+            "the sandbox refuses: the event ends the pending payment, which has an amount",
+        ),
+        ("--again", "--again repeats a payment with its amount; leave out --amount"),
+    ):
+        words = ("trigger", "paypal", COMPLETED, "--org", organization_id, "--amount", "5", option)
+        assert run(*words) == (1, "", f"holdfast: {line}\n")
 
 
 @pytest.mark.parametrize("event", PAYPAL_EVENTS)
