@@ -45,7 +45,7 @@ STORY = [
 
 
 def readme_lines() -> list[str]:
-    """The commands of the tour, without `up`, each as a line to type."""
+    """List the commands of the tour, without `up`, each as a line to type."""
     section = README.partition("\n## Run it\n")[2]
     tour = section.partition("`holdfast --help` lists every command")[0]
     first, *lines = [line.strip() for line in tour.splitlines() if line.startswith("    ")]
@@ -175,7 +175,7 @@ def up(monkeypatch):
 
 
 def check_what_up_printed(up: Up) -> None:
-    """The tour begins with the commands that `up` prints, and its address is ready."""
+    """Check that the tour begins with what `up` prints, and that its address is ready."""
     printed = [line.split("  #")[0].strip() for line in up.lines if "ORG" in line]
     assert printed == readme_lines()[: len(printed)] and len(printed) == 4
     assert f"  export HOLDFAST_STATE={up.state}\n" in up.lines

@@ -1,4 +1,4 @@
-"""`holdfast up --sandbox` with servers of its own, which can be killed and started again."""
+"""`holdfast up --sandbox` on its own servers, to kill and to start again."""
 
 from __future__ import annotations
 
