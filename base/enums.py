@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from base.problems import wallet
+from base.problems.code import Code
+from base.problems.registry import find_code
+
 
 class Provider(StrEnum):
     PAYPAL = "paypal"
@@ -142,10 +146,7 @@ class CallDirection(StrEnum):
 
 
 class EndCause(StrEnum):
-    """Why Holdfast ends a call.
-
-    In upper case, each value is the code that the same fact has everywhere else.
-    """
+    """Why Holdfast ends a call. `code` is the code that the fact has everywhere else."""
 
     INSUFFICIENT_FUNDS = "insufficient_funds"
     FROZEN_WALLET = "frozen_wallet"
@@ -159,6 +160,11 @@ class EndCause(StrEnum):
     SETTLED = "settled"
     #: The call's number or assistant belongs to another organization than the reservation.
     FOREIGN_NUMBER = "foreign_number"
+
+    @property
+    def code(self) -> Code:
+        """The cause's code."""
+        return find_code(self.upper())
 
     @classmethod
     def _missing_(cls, value: object) -> EndCause | None:
@@ -199,9 +205,14 @@ class Queue(StrEnum):
 class BlockReason(StrEnum):
     """Why an organization may not spend."""
 
-    SUBSCRIPTION_INACTIVE = "SUBSCRIPTION_INACTIVE"
-    FROZEN_WALLET = "FROZEN_WALLET"
-    INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+    SUBSCRIPTION_INACTIVE = wallet.SUBSCRIPTION_INACTIVE
+    FROZEN_WALLET = wallet.FROZEN_WALLET
+    INSUFFICIENT_FUNDS = wallet.INSUFFICIENT_FUNDS
+
+    @property
+    def code(self) -> Code:
+        """The reason's code."""
+        return find_code(self)
 
 
 class RequestClass(StrEnum):

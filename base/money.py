@@ -13,6 +13,7 @@ from typing import Self
 from iso4217 import Currency
 
 from base.outcomes import Refused
+from base.problems.wallet import INVALID_AMOUNT
 
 #: Micros in one major unit of any currency (a dollar, a yen, a dinar).
 MICROS_PER_UNIT = 1_000_000
@@ -28,7 +29,7 @@ class InvalidAmount(Refused):
     """The text or number is not an exact amount of micros within the bounds."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__("INVALID_AMOUNT", detail)
+        super().__init__(INVALID_AMOUNT, detail)
 
 
 def exponent_of(currency: str) -> int:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from base.outcomes import Refused
+from base.problems.operators import INVALID_NOTE, REASON_REQUIRED
 
 #: Longest name and longest reason, in characters. The database checks the same limits.
 NAME_LENGTH_MAX = 200
@@ -18,14 +19,14 @@ class InvalidNote(Refused):
     """A note, name or reason is too long or has characters that cannot be stored."""
 
     def __init__(self, what: str, length_max: int) -> None:
-        super().__init__("INVALID_NOTE", f"{what}: at most {length_max} characters and no NUL")
+        super().__init__(INVALID_NOTE, f"{what}: at most {length_max} characters and no NUL")
 
 
 class ReasonRequired(Refused):
     """An operator action lacks the operator's name or the reason."""
 
     def __init__(self, what: str) -> None:
-        super().__init__("REASON_REQUIRED", f"{what} must not be empty")
+        super().__init__(REASON_REQUIRED, f"{what} must not be empty")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ A refusal is a result, not a failure. Any other exception is a bug or an outage.
 
 from __future__ import annotations
 
+from base.problems.code import Code
+
 
 class Refused(Exception):
     """The work is refused for good: repeating it cannot change the result."""
 
-    def __init__(self, code: str, detail: str = "", **ids: str) -> None:
+    def __init__(self, code: Code, detail: str = "", **ids: str) -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
         self.code = code
         self.detail = detail

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import typer
 
 from base.outcomes import NotYet, OutcomeUnknown, Refused
+from base.problems.code import Code
 from base.settings import SettingsError
 from cli import database_errors
 from local.errors import EmbeddedServerError, ProcessNotReady, WaitExpired
@@ -26,7 +27,9 @@ def clear_errors() -> Iterator[None]:
     """Turn expected errors into one line and exit status 1 (settings: 2)."""
     try:
         yield
-    except (Refused, Failure, EmbeddedServerError, ProcessNotReady, WaitExpired) as error:
+    except Refused as refused:
+        _stop(describe_refusal(refused.code, refused.detail), 1)
+    except (Failure, EmbeddedServerError, ProcessNotReady, WaitExpired) as error:
         _stop(str(error), 1)
     except NotYet as error:
         _stop(database_errors.describe(error), 1)
@@ -34,6 +37,12 @@ def clear_errors() -> Iterator[None]:
         _stop(f"{error}: check whether it was done before you repeat it", 1)
     except SettingsError as error:
         _stop(str(error), 2)
+
+
+def describe_refusal(code: Code, detail: str = "") -> str:
+    """Write a code with its title and, if there is more to say, the detail."""
+    title = code.title.removesuffix(".") if detail else code.title
+    return f"{code}: {title}: {detail}" if detail else f"{code}: {title}"
 
 
 def _stop(line: str, code: int) -> None:

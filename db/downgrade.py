@@ -15,6 +15,7 @@ from sqlalchemy import Connection, CursorResult, text
 from sqlalchemy.exc import IntegrityError
 
 from base.outcomes import Refused
+from base.problems.operators import ROWS_DO_NOT_FIT, ROWS_WOULD_BE_LOST, WRONG_DATABASE
 
 #: Most losses that a message names. It gives only the number of the others.
 _NAMED_MAX = 20
@@ -55,7 +56,7 @@ class RowsWouldBeLost(Refused):
         named = ", ".join(str(loss) for loss in losses[:_NAMED_MAX])
         more = f" and {len(losses) - _NAMED_MAX} more" if len(losses) > _NAMED_MAX else ""
         super().__init__(
-            "ROWS_WOULD_BE_LOST",
+            ROWS_WOULD_BE_LOST,
             f"nothing was changed; going back to {target} would destroy {named}{more};"
             f" make a backup, and repeat with --destroy {database} to lose them",
         )
@@ -66,7 +67,7 @@ class WrongDatabase(Refused):
 
     def __init__(self, named: str, database: str) -> None:
         super().__init__(
-            "WRONG_DATABASE",
+            WRONG_DATABASE,
             f"nothing was changed; --destroy names {named}, but this database is {database}",
         )
 
@@ -76,9 +77,7 @@ class RowsDoNotFit(Refused):
 
     def __init__(self, target: str, error: IntegrityError) -> None:
         reason = str(error.orig).strip().splitlines()[0]
-        super().__init__(
-            "ROWS_DO_NOT_FIT", f"nothing was changed; going back to {target}: {reason}"
-        )
+        super().__init__(ROWS_DO_NOT_FIT, f"nothing was changed; going back to {target}: {reason}")
 
 
 class _Column(NamedTuple):

@@ -18,6 +18,8 @@ from sqlalchemy.orm import Session
 from base.enums import CampaignStatus
 from base.log import get_logger
 from base.outcomes import Refused
+from base.problems.operators import BRAND_NOT_FOUND
+from base.problems.wallet import ORGANIZATION_NOT_FOUND
 from db.models import Base, Brand, Campaign, Organization, Subscription, Wallet
 from db.models.calls import IS_LIVE, Call
 
@@ -33,14 +35,14 @@ class OrganizationNotFound(Refused):
     """No organization has this id."""
 
     def __init__(self, organization_id: str) -> None:
-        super().__init__("ORGANIZATION_NOT_FOUND", organization_id, organization=organization_id)
+        super().__init__(ORGANIZATION_NOT_FOUND, organization_id, organization=organization_id)
 
 
 class BrandNotFound(Refused):
     """No brand has this id, or the brand has no subaccount."""
 
     def __init__(self, brand_id: str) -> None:
-        super().__init__("BRAND_NOT_FOUND", brand_id, brand=brand_id)
+        super().__init__(BRAND_NOT_FOUND, brand_id, brand=brand_id)
 
 
 def lock_entitlement(session: Session, organization_id: str) -> list[Subscription]:

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from base.enums import CampaignStatus, FreezeReason, PauseReason, Provider
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.operators import CAMPAIGN_NOT_FOUND
+from base.problems.wallet import FREEZE_FOLLOWS_SUBSCRIPTION
 from db.locks import lock_entitlement, lock_organization
 from db.models import Campaign, TopUpSettings, WalletThreshold
 from domain.calls.tick import tick_debtors_at_once
@@ -32,7 +34,7 @@ class CampaignNotFound(Refused):
     """No such campaign exists, or it is not one that can run."""
 
     def __init__(self, campaign_id: str) -> None:
-        super().__init__("CAMPAIGN_NOT_FOUND", campaign_id, campaign=campaign_id)
+        super().__init__(CAMPAIGN_NOT_FOUND, campaign_id, campaign=campaign_id)
 
 
 def freeze_manually(
@@ -57,11 +59,15 @@ def lift_manually(
 ) -> Enforcement:
     """Lift a freeze, except the subscription's, which follows the provider alone.
 
-    Raises: OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused NOT_BY_HAND for
-    `subscription_inactive`, which an operator may override for a time instead.
+    Raises: OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused
+    FREEZE_FOLLOWS_SUBSCRIPTION for `subscription_inactive`, which an operator may override for a
+    time instead.
     """
     if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
-        raise Refused("NOT_BY_HAND", "it follows the subscription; override it for a time instead")
+        raise Refused(
+            FREEZE_FOLLOWS_SUBSCRIPTION,
+            "it follows the subscription; override it for a time instead",
+        )
     lock_entitlement(session, organization_id)
     if not wallet_freezes.unfreeze(session, organization_id, reason, operator=operator, now=now):
         raise wallet_freezes.UnknownFreeze(organization_id, reason)

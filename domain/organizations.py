@@ -12,6 +12,7 @@ from base.enums import CampaignStatus
 from base.ids import new_id
 from base.money import exponent_of
 from base.outcomes import Refused
+from base.problems.operators import INVALID_NAME, INVALID_SUBACCOUNT
 from db.locks import BrandNotFound, lock_organization
 from db.models import Brand, Campaign, Organization
 from domain.enforcement import enforce_entitlement
@@ -26,14 +27,14 @@ class InvalidName(Refused):
     """A name is empty or too long."""
 
     def __init__(self, name: str) -> None:
-        super().__init__("INVALID_NAME", f"1 to {NAME_LENGTH_MAX} characters, not {len(name)}")
+        super().__init__(INVALID_NAME, f"1 to {NAME_LENGTH_MAX} characters, not {len(name)}")
 
 
 class InvalidSubaccount(Refused):
     """The id is not a Twilio subaccount's, or another brand has that subaccount."""
 
     def __init__(self, sid: str) -> None:
-        super().__init__("INVALID_SUBACCOUNT", sid)
+        super().__init__(INVALID_SUBACCOUNT, sid)
 
 
 def create_organization(session: Session, *, name: str, currency: str, now: datetime) -> str:

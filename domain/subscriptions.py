@@ -17,6 +17,7 @@ from base.enums import Provider, SubscriptionStatus
 from base.facts import SubscriptionFacts, SubscriptionReport
 from base.ids import new_id
 from base.outcomes import Refused
+from base.problems.payments import UNKNOWN_ORGANIZATION
 from db.locks import lock_organization, lock_subscriptions
 from db.models import Organization, Subscription
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
@@ -37,7 +38,7 @@ class UnknownOrganization(Refused):
     """No organization matches the provider's subscription; a person must match it."""
 
     def __init__(self, external_id: str) -> None:
-        super().__init__("UNKNOWN_ORGANIZATION", external_id, subscription=external_id)
+        super().__init__(UNKNOWN_ORGANIZATION, external_id, subscription=external_id)
 
 
 def apply_event(

@@ -16,7 +16,8 @@ from starlette.responses import JSONResponse, Response
 
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
-from base.problems import Problem
+from base.problems.details import Problem
+from base.problems.requests import NOT_READY
 from db.engine import Database
 from db.heartbeat import Heartbeat
 from domain.alerts.process_faults import find_faults
@@ -75,7 +76,7 @@ class Ready:
             return self._database.run(self._write_and_check)
         except (NotYet, OutcomeUnknown, SQLAlchemyError) as error:
             log.warning("not_ready", error=str(error))
-            return Problem(503, "Not ready", _reason(error))
+            return Problem(NOT_READY, _reason(error))
 
     def _write_and_check(self, session: Session) -> list[dict[str, Any]]:
         self._heartbeat.beat(session)

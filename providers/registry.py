@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from base.channels import ProviderChannel
 from base.enums import Provider, RequestClass
 from base.outcomes import Refused
+from base.problems.providers import UNKNOWN_PROVIDER
 from base.settings import Settings
 from providers.http.limits import ChannelLimits, Gate
 from providers.paypal.api import PayPalApi
@@ -53,7 +54,7 @@ class Providers:
         Raises: Refused UNKNOWN_PROVIDER.
         """
         if provider != Provider.PAYPAL:
-            raise Refused("UNKNOWN_PROVIDER", provider)
+            raise Refused(UNKNOWN_PROVIDER, provider)
         return self.paypal
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason
 from base.ids import new_id
+from base.outcomes import Refused
 from cli.commands import wallet_history, watch
 from cli.commands.output import print_result, show
 from cli.commands.shared import (
@@ -243,7 +244,7 @@ def rebuild(organization_id: Org, why: Why, by: By = "", as_json: Json = False) 
 def _check(outcome: WalletOutcome) -> None:
     with clear_errors():
         if not outcome.ok:
-            raise Failure(outcome.outcome)
+            raise Refused(outcome.code)
 
 
 def _print_consequences(

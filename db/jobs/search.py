@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from base.ids import first_id
 from base.outcomes import Refused
+from base.problems.operators import UNBOUNDED_SEARCH
 from db.models import InboxEvent, Job
 
 #: Most jobs on one page.
@@ -69,7 +70,7 @@ class UnboundedSearch(Refused):
 
     def __init__(self) -> None:
         super().__init__(
-            "UNBOUNDED_SEARCH",
+            UNBOUNDED_SEARCH,
             "among finished jobs give a time from which on, or an organization",
         )
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.operators import ALERT_NOT_FOUND
 from db.models import Alert
 from domain.operator_notes import record_action
 
@@ -108,7 +109,7 @@ class AlertNotFound(Refused):
     """No alert has this number."""
 
     def __init__(self, alert_id: int) -> None:
-        super().__init__("ALERT_NOT_FOUND", str(alert_id))
+        super().__init__(ALERT_NOT_FOUND, str(alert_id))
 
 
 def raise_alert(

@@ -15,6 +15,15 @@ from base.enums import CallOrigin, CallStatus, HoldStatus
 from base.facts import CallAsk, CallFacts
 from base.ids import new_id
 from base.masking import last_digits
+from base.problems.calls import (
+    CALL_SETTLED,
+    DECIDED_TOO_LATE,
+    NO_ASSISTANT,
+    NO_RATE,
+    UNKNOWN_ENTRY_POINT,
+)
+from base.problems.code import Code
+from base.problems.wallet import INSUFFICIENT_FUNDS, WALLET_NOT_FOUND
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
 from db.models.calls import Call, EntryPoint
@@ -32,8 +41,6 @@ from domain.wallet import holds
 
 #: The text that is spoken to a call that belongs to no organization.
 _UNKNOWN_TEXT = Terms().refusal_text
-#: The refusal code of a call that the database admitted only after the time for an answer was over.
-DECIDED_TOO_LATE = "DECIDED_TOO_LATE"
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Admission:
     organization_id: str | None
     call_id: str | None
     #: The refusal code; None if the call is admitted.
-    refusal: str | None
+    refusal: Code | None
     text: str
     assistant_id: str | None = None
     max_duration_seconds: int = 0
@@ -54,7 +61,7 @@ class Admission:
 class _NotAdmitted(Exception):
     """A call is refused; `code` is the reason."""
 
-    def __init__(self, code: str, call_id: str | None = None) -> None:
+    def __init__(self, code: Code, call_id: str | None = None) -> None:
         super().__init__(code)
         self.code = code
         self.call_id = call_id
@@ -70,8 +77,8 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     Replay: while the call is live, the same call gets the same answer. Once it is over or its end
     is decided, the answer is CALL_SETTLED. A refused call is decided again.
 
-    Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons
-    of `spending_block`, and the refusals of `holds.reserve`.
+    Refuses: UNKNOWN_ENTRY_POINT, NO_ASSISTANT, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the
+    reasons of `spending_block`, and the refusals of `holds.reserve`.
     """
     entry_point = find_entry_point(
         session,
@@ -79,7 +86,7 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         phone_numbers=(ask.phone_number_id, ask.our_number),
     )
     if entry_point is None:
-        return Admission(None, None, "UNKNOWN_DOOR", _UNKNOWN_TEXT)
+        return Admission(None, None, UNKNOWN_ENTRY_POINT, _UNKNOWN_TEXT)
     organization_id = entry_point.organization_id
     terms = terms_of(session, organization_id)
     _take_over(session, ask, organization_id, now)
@@ -92,13 +99,13 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     )
     try:
         if wallet is None:
-            raise _NotAdmitted("WALLET_NOT_FOUND")
+            raise _NotAdmitted(WALLET_NOT_FOUND)
         if is_new:
             _let_in(session, call, ask, entry_point, wallet, terms=terms, now=now)
         else:
             _answer_again(session, call, wallet, terms, now)
     except _NotAdmitted as no:
-        if wallet is not None and (is_new or no.code != "CALL_SETTLED"):
+        if wallet is not None and (is_new or no.code != CALL_SETTLED):
             _remember_refusal(session, call, wallet, no.code, is_new=is_new, now=now)
         return Admission(organization_id, no.call_id, no.code, terms.refusal_text)
     return Admission(
@@ -156,7 +163,7 @@ def _answer_again(
     """
     is_ours = call.organization_id == wallet.organization_id
     if not is_ours or billing_state(call) not in CONTINUING_STATES:
-        raise _NotAdmitted("CALL_SETTLED", call.id)
+        raise _NotAdmitted(CALL_SETTLED, call.id)
     if call.max_duration_seconds is None:
         call.max_duration_seconds = _cap_of(session, call, wallet, terms)
     # Marks the call as reported, so that withdrawing a late first answer does not undo this one.
@@ -171,7 +178,7 @@ def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
     available = max(0, wallet.balance_micros - wallet.held_micros)
     longest = longest_seconds(rate_of(call), held + available, terms)
     if longest is None:
-        raise _NotAdmitted("INSUFFICIENT_FUNDS", call.id)
+        raise _NotAdmitted(INSUFFICIENT_FUNDS, call.id)
     return longest
 
 
@@ -193,18 +200,18 @@ def _let_in(
     call.our_party, call.their_party = last_digits(ask.our_number), ask.their_party
     call.twilio_call_sid, call.phone_number_id = ask.twilio_call_sid, ask.phone_number_id
     if entry_point.assistant_id is None:
-        raise _NotAdmitted("NO_ASSISTANT")
+        raise _NotAdmitted(NO_ASSISTANT)
     refusal = spending_block(session, entry_point.organization_id, now)
     if refusal is not None:
-        raise _NotAdmitted(refusal)
+        raise _NotAdmitted(refusal.code)
     number = priced_number(ask.direction, our_number=ask.our_number, their_number=ask.their_number)
     found = find_rate(session, entry_point.organization_id, ask.direction, number)
     if found is None:
-        raise _NotAdmitted("NO_RATE")
+        raise _NotAdmitted(NO_RATE)
     rate = found.rate
     longest = longest_seconds(rate, wallet.balance_micros - wallet.held_micros, terms)
     if longest is None:
-        raise _NotAdmitted("INSUFFICIENT_FUNDS")
+        raise _NotAdmitted(INSUFFICIENT_FUNDS)
     call.twilio_account_sid = twilio_account_of(session, entry_point) or ask.twilio_account_sid
     call.assistant_id = entry_point.assistant_id
     call.rate_route, call.number_seen = found.route, number is not None
@@ -215,7 +222,7 @@ def _let_in(
     first_seconds = min(first_step_seconds(rate, terms), longest)
     outcome = open_call(session, call, rate, wallet.currency, seconds=first_seconds, now=now)
     if not outcome.ok:
-        raise _NotAdmitted(outcome.outcome)
+        raise _NotAdmitted(outcome.code)
     call.refusal = None
 
 

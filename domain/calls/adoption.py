@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from base.enums import CallDirection, CallOrigin, CallStatus, EndCause
 from base.facts import CallFacts
 from base.ids import new_id
+from base.problems.wallet import FROZEN_WALLET
 from db.locks import lock_wallet
 from db.models import Wallet
 from db.models.calls import Call, EntryPoint
@@ -115,7 +116,7 @@ def hold_or_end(
         # The call is in progress without a hold: record it and end it. Its cost until then is
         # charged.
         insert_call(session, call, rate, wallet.currency, now)
-        frozen = outcome.outcome == "FROZEN_WALLET"
+        frozen = outcome.outcome == FROZEN_WALLET
         if not frozen and wallet.debt_limit_micros > 0:
             return
         cause = EndCause.FROZEN_WALLET if frozen else EndCause.INSUFFICIENT_FUNDS

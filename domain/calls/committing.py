@@ -8,12 +8,13 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
+from base.problems.calls import FOREIGN_NUMBER, UNPAIRED_CALL
 from db.locks import lock_call, lock_wallet
 from db.models.calls import Call
 from domain.calls.billing import is_cost_settled
 from domain.calls.double_charges import adopted_calls_of
 from domain.calls.merging import pair
-from domain.calls.rows import FOREIGN_NUMBER, CallNotFound, resolve_merged
+from domain.calls.rows import CallNotFound, resolve_merged
 from domain.calls.settlement import settle_by_api
 from domain.wallet.ledger import WalletOutcome
 
@@ -31,7 +32,7 @@ class UnpairedCall(Refused):
 
     def __init__(self, call_id: str, adopted: Call) -> None:
         super().__init__(
-            "UNPAIRED_CALL",
+            UNPAIRED_CALL,
             f"Vapi has reported the call {adopted.provider_call_id}, which may be {call_id}. If it"
             " is, commit again with its vapiCallId, and it is charged once. If it is not, name the"
             " vapiCallId that is. If the call was never made, commit 0 seconds.",

@@ -82,7 +82,7 @@ def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now
     ending = [call for call in calls if call.end_decided_at is None and not is_over(call)]
     for call in ending:
         call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
-        note(session, call, "end_decided", now, cause.upper())
+        note(session, call, "end_decided", now, cause.code)
     # A permission has no call to end yet. If its call is dialled later, `permission.take_over`
     # stages the job.
     stage_for(session, END_CALL, [call for call in ending if not is_permission(call)])

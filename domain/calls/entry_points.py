@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.calls import INVALID_ENTRY_POINT
 from db.models import Brand, Wallet
 from db.models.calls import EntryPoint
 from domain.operator_notes import record_action
@@ -34,7 +35,7 @@ class InvalidEntryPoint(Refused):
     """An entry point's id is invalid or taken, or its brand is not the organization's."""
 
     def __init__(self, why: str) -> None:
-        super().__init__("INVALID_DOOR", why)
+        super().__init__(INVALID_ENTRY_POINT, why)
 
 
 def find_entry_point(

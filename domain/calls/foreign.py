@@ -13,13 +13,14 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallOrigin, EndCause
 from base.facts import CallFacts
+from base.problems.calls import FOREIGN_NUMBER
 from db.locks import lock_call, lock_wallet
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
 from domain.calls.billing import is_cost_settled
 from domain.calls.ending import decide_ending
 from domain.calls.entry_points import belongs_to_another, find_entry_point
-from domain.calls.rows import FOREIGN_NUMBER, mark_anomaly, note
+from domain.calls.rows import mark_anomaly, note
 from domain.calls.settlement import settle
 
 

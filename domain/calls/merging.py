@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallOrigin, CallStatus, EndCause, HoldStatus
 from base.outcomes import Refused
+from base.problems.calls import FOREIGN_NUMBER
+from base.problems.wallet import IDEMPOTENCY_CONFLICT
 from db.locks import lock_call
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
@@ -20,7 +22,6 @@ from domain.calls.billing import is_cost_settled
 from domain.calls.double_charges import is_outgoing
 from domain.calls.ending import alert_not_ended, decide_ending
 from domain.calls.rows import (
-    FOREIGN_NUMBER,
     TALKING,
     call_of_provider,
     has_rate,
@@ -42,7 +43,7 @@ class PairedOtherwise(Refused):
 
     def __init__(self, call_id: str, provider_call_id: str) -> None:
         super().__init__(
-            "IDEMPOTENCY_CONFLICT",
+            IDEMPOTENCY_CONFLICT,
             f"{call_id} cannot be paired with {provider_call_id}: one of them has another pairing",
             call=call_id,
         )

@@ -17,10 +17,11 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallDirection
 from base.facts import CallFacts
+from base.problems.calls import FOREIGN_NUMBER
 from db.locks import lock_call, lock_wallet
 from db.models.calls import Call, CallTerms
 from domain.calls.foreign import is_foreign, owner_of, release_foreign_reservation
-from domain.calls.rows import FOREIGN_NUMBER, call_of_provider
+from domain.calls.rows import call_of_provider
 
 _TOKEN_BYTES = 24
 

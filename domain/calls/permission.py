@@ -16,6 +16,9 @@ from base.enums import CallDirection, CallOrigin
 from base.facts import CallFacts, PredialAsk
 from base.ids import new_id
 from base.masking import last_digits
+from base.problems.calls import CALL_SETTLED, NO_CONTACT, NO_RATE, UNKNOWN_ENTRY_POINT
+from base.problems.code import Code
+from base.problems.wallet import INSUFFICIENT_FUNDS, WALLET_NOT_FOUND
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
 from db.models.calls import IS_LIVE, Call, EntryPoint
@@ -58,7 +61,7 @@ def permit(
     The conditions and the hold are those of an inbound call. Replay: while the permission, or the
     call that took it over, is open, the same contact gets the same answer. Nothing more is held.
 
-    Refuses: UNKNOWN_DOOR, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons of
+    Refuses: UNKNOWN_ENTRY_POINT, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons of
     `spending_block`, and the refusals of `holds.reserve`. NO_CONTACT if the contact has no id,
     because two requests for it could not be recognized as one. CALL_SETTLED while the permitted
     call is being ended.
@@ -70,7 +73,7 @@ def permit(
         campaign_id=ask.campaign_id,
     )
     if entry_point is None:
-        return Permission(None, None, "UNKNOWN_DOOR")
+        return Permission(None, None, UNKNOWN_ENTRY_POINT)
     organization_id = entry_point.organization_id
     wallet = lock_wallet(session, organization_id)
     # Read under the wallet's lock, so that two simultaneous requests for a contact create one hold.
@@ -79,13 +82,13 @@ def permit(
         # Marks the permission as reported, so that withdrawing a late first answer does not undo
         # it.
         known.seen_at = now
-        refusal = "CALL_SETTLED" if known.end_decided_at is not None else None
+        refusal = CALL_SETTLED if known.end_decided_at is not None else None
         return Permission(organization_id, known.id, refusal)
     if not ask.contact_id or wallet is None:
-        return Permission(organization_id, None, "NO_CONTACT" if wallet else "WALLET_NOT_FOUND")
+        return Permission(organization_id, None, NO_CONTACT if wallet else WALLET_NOT_FOUND)
     expires_at = now + timedelta(seconds=permission_seconds)
     made = _hold(session, ask, entry_point, wallet, expires_at=expires_at, now=now)
-    if isinstance(made, str):
+    if isinstance(made, Code):
         return Permission(organization_id, None, made)
     return Permission(organization_id, made.id, None, is_new=True)
 
@@ -166,20 +169,20 @@ def _hold(
     *,
     expires_at: datetime,
     now: datetime,
-) -> Call | str:
+) -> Call | Code:
     """Hold the first step of a call; return its row, or the code of the refusal."""
     refusal = spending_block(session, entry_point.organization_id, now)
     if refusal is not None:
-        return refusal
+        return refusal.code
     found = find_rate(
         session, entry_point.organization_id, CallDirection.OUTBOUND, ask.their_number
     )
     if found is None:
-        return "NO_RATE"
+        return NO_RATE
     terms = terms_of(session, entry_point.organization_id)
     longest = longest_seconds(found.rate, wallet.balance_micros - wallet.held_micros, terms)
     if longest is None:
-        return "INSUFFICIENT_FUNDS"
+        return INSUFFICIENT_FUNDS
     call = Call(
         organization_id=entry_point.organization_id,
         id=new_id("call"),
@@ -202,4 +205,4 @@ def _hold(
         now=now,
         expires_at=expires_at,
     )
-    return call if outcome.ok else outcome.outcome
+    return call if outcome.ok else outcome.code

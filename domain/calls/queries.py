@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallBillingState, CallStatus
 from base.outcomes import Refused
+from base.problems.calls import CALL_NOT_UNIQUE
+from base.problems.operators import UNBOUNDED_SEARCH
 from db.models import CallHold, Wallet, WalletEntry
 from db.models.calls import IS_LIVE, Call, CallTimeline
 from domain.calls.billing import NOT_ADMITTED, UNSETTLED_STATES, in_state
@@ -43,7 +45,7 @@ class CallNotUnique(Refused):
 
     def __init__(self, any_id: str, calls: Sequence[Call]) -> None:
         named = ", ".join(f"{call.id} of {call.organization_id}" for call in calls)
-        super().__init__("CALL_NOT_UNIQUE", f"{any_id} names several calls: {named}", call=any_id)
+        super().__init__(CALL_NOT_UNIQUE, f"{any_id} names several calls: {named}", call=any_id)
 
 
 class UnboundedList(Refused):
@@ -51,7 +53,7 @@ class UnboundedList(Refused):
 
     def __init__(self) -> None:
         super().__init__(
-            "UNBOUNDED_SEARCH", "to list calls that are over, give an organization or a time"
+            UNBOUNDED_SEARCH, "to list calls that are over, give an organization or a time"
         )
 
 

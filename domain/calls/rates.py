@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from base.enums import CallDirection
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.calls import INVALID_RATE
 from db.models import Wallet
 from db.models.calls import CallRate
 from domain.operator_notes import record_action
@@ -35,7 +36,7 @@ class InvalidRate(Refused):
     """A rate is out of bounds, or its route is invalid."""
 
     def __init__(self, why: str) -> None:
-        super().__init__("INVALID_RATE", why)
+        super().__init__(INVALID_RATE, why)
 
 
 @dataclass(frozen=True)

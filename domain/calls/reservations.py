@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallDirection, CallOrigin
 from base.masking import last_digits
+from base.problems.calls import CALL_SETTLED, INVALID_CALL, INVALID_DURATION, NO_RATE
+from base.problems.code import Code
+from base.problems.wallet import IDEMPOTENCY_CONFLICT, WALLET_NOT_FOUND
 from db.locks import lock_wallet
 from db.models import Wallet
 from db.models.calls import Call
@@ -64,9 +67,9 @@ def reserve_for_call(
     """
     wallet = lock_wallet(session, organization_id)
     if wallet is None:
-        return _refused("WALLET_NOT_FOUND")
+        return _refused(WALLET_NOT_FOUND)
     if not 0 < estimated_seconds <= DURATION_SECONDS_MAX:
-        return _refused("INVALID_DURATION")
+        return _refused(INVALID_DURATION)
     known = session.get(Call, (organization_id, call_id), populate_existing=True)
     if known is not None:
         return _reserved_again(session, known, provider_call_id, seconds=estimated_seconds, now=now)
@@ -92,7 +95,7 @@ def _reserved_first(
     may_not = spending_block(session, call.organization_id, now)
     found = find_rate(session, call.organization_id, CallDirection.OUTBOUND, number)
     if may_not is not None or found is None:
-        return _refused(may_not or "NO_RATE")
+        return _refused(may_not.code if may_not else NO_RATE)
     call.rate_route = found.route
     outcome = open_call(session, call, found.rate, wallet.currency, seconds=seconds, now=now)
     if not outcome.ok:
@@ -108,9 +111,9 @@ def _reserved_late(
     If that call has a hold, nothing more is set aside.
     """
     if not 0 < len(call.id) <= _ID_LENGTH_MAX:
-        return _refused("INVALID_CALL")
+        return _refused(INVALID_CALL)
     if not may_merge(session, call, other):
-        return _refused("IDEMPOTENCY_CONFLICT")
+        return _refused(IDEMPOTENCY_CONFLICT)
     found = find_rate(session, call.organization_id, CallDirection.OUTBOUND, number)
     call.rate_route = found.route if found is not None else other.rate_route
     rate = found.rate if found is not None else rate_of(other)
@@ -155,7 +158,7 @@ def _held_again(
     if call.settled_at is not None:
         # A settled call that cost nothing may have no hold. The ledger would then reserve a new
         # one.
-        return _refused("CALL_SETTLED")
+        return _refused(CALL_SETTLED)
     outcome = hold_for(
         session,
         call,
@@ -168,5 +171,5 @@ def _held_again(
     return Reserved(outcome, call, known.pairing_token or "")
 
 
-def _refused(code: str) -> Reserved:
+def _refused(code: Code) -> Reserved:
     return Reserved(WalletOutcome(code, replayed=False), None)

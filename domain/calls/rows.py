@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallDirection, CallStatus, EndCause
 from base.outcomes import Refused
+from base.problems.calls import CALL_NOT_FOUND
+from base.problems.code import Code
 from db.locks import lock_call, lock_wallet
 from db.models import CallHold, Wallet
 from db.models.calls import Call, CallTimeline
@@ -25,15 +27,13 @@ BEGIN_REFRESH_SECONDS = 30
 #: The statuses of a call in progress: it was connected and has not ended.
 TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
 _DETAIL_LENGTH_MAX = 500
-#: The refusal of a call whose number or assistant belongs to another organization.
-FOREIGN_NUMBER = "FOREIGN_NUMBER"
 
 
 class CallNotFound(Refused):
     """There is no call with this id."""
 
     def __init__(self, call_id: str) -> None:
-        super().__init__("CALL_NOT_FOUND", call_id, call=call_id)
+        super().__init__(CALL_NOT_FOUND, call_id, call=call_id)
 
 
 def call_of_provider(session: Session, provider_call_id: str) -> Call | None:
@@ -108,9 +108,9 @@ def has_rate(call: Call) -> bool:
     return call.micros_per_minute > 0
 
 
-def end_code(call: Call) -> str | None:
+def end_code(call: Call) -> Code | None:
     """Return the code of the reason for which a call is ended; None if it is not."""
-    return None if call.end_cause is None else EndCause(call.end_cause).upper()
+    return None if call.end_cause is None else EndCause(call.end_cause).code
 
 
 def parties(call: Call) -> tuple[str | None, str | None]:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from base.enums import FaultPolicy
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.calls import INVALID_TERMS
 from db.locks import lock_wallet
 from db.models import Wallet
 from db.models.calls import CallTerms
@@ -43,7 +44,7 @@ class InvalidCallTerms(Refused):
     """A term is out of its bounds."""
 
     def __init__(self, why: str) -> None:
-        super().__init__("INVALID_TERMS", why)
+        super().__init__(INVALID_TERMS, why)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from base.enums import CallDirection, HoldStatus
 from base.facts import CALL_DURATION_MS_MAX, CallFacts
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.calls import CALL_IN_PROGRESS, CALL_SETTLED, INVALID_DURATION, NO_RATE
+from base.problems.code import Code
+from base.problems.wallet import IDEMPOTENCY_CONFLICT
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import alert_unsettled, alert_waived, clear_unanswered
@@ -41,20 +44,20 @@ class InvalidDuration(Refused):
 
     def __init__(self, call_id: str) -> None:
         why = f"a duration must be 0 to {CALL_DURATION_MS_MAX} ms"
-        super().__init__("INVALID_DURATION", why, call=call_id)
+        super().__init__(INVALID_DURATION, why, call=call_id)
 
 
 class CallSettled(Refused):
     """The cost of a call is already settled."""
 
     def __init__(self, call_id: str) -> None:
-        super().__init__("CALL_SETTLED", call_id, call=call_id)
+        super().__init__(CALL_SETTLED, call_id, call=call_id)
 
 
 class NotSettled(Refused):
     """A call could not be charged; the code is the reason."""
 
-    def __init__(self, call_id: str, code: str) -> None:
+    def __init__(self, call_id: str, code: Code) -> None:
         super().__init__(code, call_id, call=call_id)
 
 
@@ -177,7 +180,7 @@ def settle(
             now=now,
         )
     if not outcome.ok:
-        raise NotSettled(call.id, outcome.outcome)
+        raise NotSettled(call.id, outcome.code)
     call.duration_ms, call.cost_micros = duration_ms, cost_micros
     call.settled_at, call.settled_by, call.tick_at = now, by, None
     call.withheld_for = None
@@ -204,11 +207,11 @@ def settle_by_api(
         raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
     if call.status in TALKING and not is_cost_settled(call):
-        raise Refused("CALL_IN_PROGRESS", call_id, call=call_id)
+        raise Refused(CALL_IN_PROGRESS, call_id, call=call_id)
     cost = _rate_to_charge(session, call).cost_micros(duration_ms)
     if is_cost_settled(call):
         if call.cost_micros != cost:
-            raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
+            raise NotSettled(call_id, IDEMPOTENCY_CONFLICT)
         return WalletOutcome("OK", replayed=True)
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="api", now=now)
 
@@ -238,7 +241,7 @@ def settle_manually(
     )
     cost = _rate_to_charge(session, call).cost_micros(duration_ms)
     if call.cost_micros and cost != call.cost_micros:
-        raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
+        raise NotSettled(call_id, IDEMPOTENCY_CONFLICT)
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="operator", now=now)
 
 
@@ -267,7 +270,7 @@ def _rate_to_charge(session: Session, call: Call) -> Rate:
         return rate_of(call)
     found = find_rate(session, call.organization_id, CallDirection(call.direction), None)
     if found is None:
-        raise NotSettled(call.id, "NO_RATE")
+        raise NotSettled(call.id, NO_RATE)
     return found.rate
 
 

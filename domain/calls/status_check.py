@@ -13,6 +13,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from base.enums import CallBillingState, EndCause, FreezeReason
+from base.problems.calls import CALL_ENDED
+from base.problems.wallet import FROZEN_WALLET, INSUFFICIENT_FUNDS
 from domain.calls.billing import LIVE_STATES, billing_state
 from domain.calls.rates import Rate
 from domain.calls.rows import CallNotFound
@@ -87,7 +89,7 @@ def check_status(
     reason = _reason(row)
     remaining = 0 if reason else _remaining_seconds(row, said_seconds, now)
     if reason is None and remaining <= 0:
-        reason = "INSUFFICIENT_FUNDS"
+        reason = INSUFFICIENT_FUNDS
     if reason is None:
         return StatusAnswer(False, None, None, remaining)
     return StatusAnswer(True, reason, row.ending_text or Terms().ending_text, 0)
@@ -98,15 +100,15 @@ def _reason(row: Row[Any]) -> str | None:
     if state is CallBillingState.REFUSED:
         return str(row.refusal)
     if state is CallBillingState.TALKING_UNPAID:
-        return EndCause.SETTLED.upper()
+        return EndCause.SETTLED.code
     if state not in LIVE_STATES:
-        return "CALL_ENDED"
+        return CALL_ENDED
     if row.end_cause is not None:
-        return EndCause(row.end_cause).upper()
+        return EndCause(row.end_cause).code
     # A subscription's end may be reported but not confirmed yet. Until then, a call continues on
     # its hold.
     if set(row.freezes) - {FreezeReason.SUBSCRIPTION_INACTIVE}:
-        return "FROZEN_WALLET"
+        return FROZEN_WALLET
     return None
 
 

@@ -21,13 +21,14 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from base.enums import CallBillingState, CallOrigin
+from base.problems.calls import FOREIGN_NUMBER
 from db.locks import lock_calls
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import alert_unsettled
 from domain.calls.billing import in_state, is_cost_settled
 from domain.calls.double_charges import CLOCKS_DIFFER, is_outgoing
-from domain.calls.rows import FOREIGN_NUMBER, mark_anomaly, merged_ids, note, stage_for
+from domain.calls.rows import mark_anomaly, merged_ids, note, stage_for
 from domain.jobs.types import REFRESH_CALL
 
 #: How long after the company's commit a report without timestamps may still arrive.

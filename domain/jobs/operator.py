@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.operators import JOB_ACT_IMPOSSIBLE
 from db.jobs import operator as job_operator
 from domain.jobs.alerts import clear_job_alert
 from domain.operator_notes import record_action
@@ -21,7 +22,7 @@ class JobActImpossible(Refused):
     """The job is not in a state that allows this operation."""
 
     def __init__(self, job_id: str, detail: str) -> None:
-        super().__init__("JOB_ACT_IMPOSSIBLE", f"{job_id} {detail}", job=job_id)
+        super().__init__(JOB_ACT_IMPOSSIBLE, f"{job_id} {detail}", job=job_id)
 
 
 def redrive_manually(session: Session, job_id: str, *, operator: Operator, now: datetime) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from base.enums import DisputeState, FreezeReason, Provider
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.wallet import FREEZE_IS_MANUAL, UNKNOWN_REASON
 from db.locks import lock_entitlement, lock_wallet
 from db.models import Wallet, WalletFreeze
 from domain.enforcement import SYSTEM, Enforcement, enforce_entitlement
@@ -37,7 +38,7 @@ def place_freeze(
 
     If an operator has lifted the freeze since the cause arose, none is placed. Replay: an active
     freeze is left unchanged. Raises: OrganizationNotFound, WalletNotFound; Refused UNKNOWN_REASON,
-    or NOT_BY_A_JOB for a manual freeze.
+    or FREEZE_IS_MANUAL for a manual freeze.
     """
     wanted = _reason(reason)
     _lock(session, organization_id)
@@ -73,9 +74,9 @@ def _reason(reason: str) -> FreezeReason:
     try:
         wanted = FreezeReason(reason)
     except ValueError:
-        raise Refused("UNKNOWN_REASON", reason) from None
+        raise Refused(UNKNOWN_REASON, reason) from None
     if wanted is FreezeReason.MANUAL:
-        raise Refused("NOT_BY_A_JOB", "a manual freeze is a person's")
+        raise Refused(FREEZE_IS_MANUAL, "a manual freeze is a person's")
     return wanted
 
 

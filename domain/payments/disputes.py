@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from base.enums import DisputeState, FreezeReason
 from base.facts import DisputeFacts, DisputeReport, PaymentFacts
 from base.outcomes import Refused
+from base.problems.payments import PAYMENT_NOT_FOUND
 from db.locks import lock_entitlement
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.enforcement import enforce_entitlement
@@ -61,13 +62,13 @@ def record_dispute(
         record_payment(session, payment, now)
     organization_id = settlements.payment_owner(session, facts.provider, facts.payment_external_id)
     if organization_id is None:
-        raise Refused("PAYMENT_NOT_FOUND", facts.payment_external_id, dispute=facts.external_id)
+        raise Refused(PAYMENT_NOT_FOUND, facts.payment_external_id, dispute=facts.external_id)
     lock_entitlement(session, organization_id)
     before = settlements.known_dispute(session, facts.provider, facts.external_id)
     state_before = before.state if before else None
     outcome = settlements.settle_dispute(session, organization_id, facts, now)
     if not outcome.ok:
-        raise Refused(outcome.outcome, f"dispute {facts.external_id}", dispute=facts.external_id)
+        raise Refused(outcome.code, f"dispute {facts.external_id}", dispute=facts.external_id)
     after = settlements.known_dispute(session, facts.provider, facts.external_id)
     others = sorted({*after.named} - {organization_id}) if after else []
     if after is None or after.state != state_before:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from base.enums import RefundState
 from base.facts import PaymentFacts, PaymentReport
 from base.outcomes import Refused
+from base.problems.payments import NOT_A_TOP_UP, UNKNOWN_ORGANIZATION
 from db.locks import lock_entitlement
 from db.models import Organization
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
@@ -27,14 +28,14 @@ class PaymentNotOurs(Refused):
     """The payment names no known organization. A person must match it."""
 
     def __init__(self, external_id: str) -> None:
-        super().__init__("UNKNOWN_ORGANIZATION", external_id, payment=external_id)
+        super().__init__(UNKNOWN_ORGANIZATION, external_id, payment=external_id)
 
 
 class NotATopUp(Refused):
     """The payment never credited a wallet; it is a subscription's fee, for example."""
 
     def __init__(self, external_id: str) -> None:
-        super().__init__("NOT_A_TOP_UP", external_id, payment=external_id)
+        super().__init__(NOT_A_TOP_UP, external_id, payment=external_id)
 
 
 def stage_reported_refresh(session: Session, event: PaymentReport) -> None:
@@ -136,4 +137,4 @@ def alert_unreadable(
 
 def _believe(outcome: WalletOutcome, facts: PaymentFacts) -> None:
     if not outcome.ok:
-        raise Refused(outcome.outcome, f"payment {facts.external_id}", payment=facts.external_id)
+        raise Refused(outcome.code, f"payment {facts.external_id}", payment=facts.external_id)

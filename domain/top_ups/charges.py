@@ -15,6 +15,12 @@ from sqlalchemy.orm import Session
 from base.enums import Provider
 from base.facts import PaymentFacts
 from base.outcomes import NotYet, Refused
+from base.problems.payments import (
+    DECISION_CHARGED,
+    DECISION_NOT_FOUND,
+    DECISION_OUTDATED,
+    PAYMENT_MISMATCH,
+)
 from db.locks import lock_entitlement, lock_wallet
 from db.models import TopUpDecision, TopUpSettings
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
@@ -27,21 +33,21 @@ class DecisionNotFound(Refused):
     """No decision has this id."""
 
     def __init__(self, decision_id: str) -> None:
-        super().__init__("DECISION_NOT_FOUND", decision_id, decision=decision_id)
+        super().__init__(DECISION_NOT_FOUND, decision_id, decision=decision_id)
 
 
 class DecisionOutdated(Refused):
     """The decision is over or may no longer be charged; nothing may be charged."""
 
     def __init__(self, decision_id: str, why: str) -> None:
-        super().__init__("DECISION_OUTDATED", why, decision=decision_id)
+        super().__init__(DECISION_OUTDATED, why, decision=decision_id)
 
 
 class DecisionCharged(Refused):
     """The decision already has its payment, and no other result can change that."""
 
     def __init__(self, decision_id: str) -> None:
-        super().__init__("DECISION_CHARGED", decision_id, decision=decision_id)
+        super().__init__(DECISION_CHARGED, decision_id, decision=decision_id)
 
 
 class PaymentMismatch(Refused):
@@ -51,7 +57,7 @@ class PaymentMismatch(Refused):
     """
 
     def __init__(self, decision_id: str, external_id: str) -> None:
-        super().__init__("PAYMENT_MISMATCH", external_id, decision=decision_id)
+        super().__init__(PAYMENT_MISMATCH, external_id, decision=decision_id)
 
 
 def begin_charge(

@@ -12,6 +12,8 @@ from base.enums import Provider
 from base.money import AMOUNT_MICROS_MAX
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.calls import INVALID_TERMS
+from base.problems.payments import CANNOT_CHARGE, TOP_UP_NOT_SET
 from db.locks import lock_organization, lock_wallet
 from db.models import TopUpSettings, Wallet
 from domain.alerts.alerts import AlertKind, clear_alerts
@@ -29,21 +31,21 @@ class CannotCharge(Refused):
     """The provider cannot charge a stored payment method, so top-up could never work."""
 
     def __init__(self, provider: str) -> None:
-        super().__init__("CANNOT_CHARGE", f"{provider} cannot charge a stored payment method yet")
+        super().__init__(CANNOT_CHARGE, f"{provider} cannot charge a stored payment method yet")
 
 
 class InvalidTopUpTerms(Refused):
     """The terms contradict each other or are out of bounds."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__("INVALID_TERMS", detail)
+        super().__init__(INVALID_TERMS, detail)
 
 
 class TopUpNotSet(Refused):
     """Automatic top-up was never switched on for the organization."""
 
     def __init__(self, organization_id: str) -> None:
-        super().__init__("TOP_UP_NOT_SET", organization_id, organization=organization_id)
+        super().__init__(TOP_UP_NOT_SET, organization_id, organization=organization_id)
 
 
 @dataclass(frozen=True)

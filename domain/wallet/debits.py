@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from base.problems.wallet import CURRENCY_MISMATCH, INVALID_KEY, WALLET_NOT_FOUND
 from db.debits.combiner import Debit
 from db.engine import Database, expire_row
 from db.models import Wallet
@@ -40,9 +41,9 @@ def debit_now(database: Database, debit: Debit) -> WalletOutcome:
     # Text that the server cannot read would fail the whole batch, which would have to be split to
     # find the debit at fault.
     for given, code in (
-        (debit.key, "INVALID_KEY"),
-        (debit.organization_id, "WALLET_NOT_FOUND"),
-        (debit.currency, "CURRENCY_MISMATCH"),
+        (debit.key, INVALID_KEY),
+        (debit.organization_id, WALLET_NOT_FOUND),
+        (debit.currency, CURRENCY_MISMATCH),
     ):
         if not _is_storable(given):
             return WalletOutcome(code, replayed=False)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from base.enums import FreezeReason
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.wallet import FREEZE_NOT_FOUND, INVALID_OVERRIDE
 from db.models import WalletFreeze
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
@@ -32,7 +33,7 @@ class UnknownFreeze(Refused):
     """The wallet has no active freeze with this reason."""
 
     def __init__(self, organization_id: str, reason: str) -> None:
-        super().__init__("FREEZE_NOT_FOUND", reason, organization=organization_id)
+        super().__init__(FREEZE_NOT_FOUND, reason, organization=organization_id)
 
 
 def freeze(
@@ -108,7 +109,7 @@ def override(
     """
     seconds = (until - now).total_seconds()
     if not 0 < seconds <= OVERRIDE_DAYS_MAX * 86_400:
-        raise Refused("INVALID_OVERRIDE", f"the end must lie within {OVERRIDE_DAYS_MAX} days")
+        raise Refused(INVALID_OVERRIDE, f"the end must lie within {OVERRIDE_DAYS_MAX} days")
     require_wallet(session, organization_id)
     count: int = session.execute(
         text("SELECT wallet_override(:org, :reason, :until, :by, :why, :now)"),

@@ -17,6 +17,9 @@ from base.enums import BlockReason
 from base.log import get_logger
 from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
+from base.problems.code import Code
+from base.problems.registry import find_code
+from base.problems.wallet import WALLET_NOT_FOUND
 from db.engine import expire_row
 from db.locks import warn_if_waited
 from db.models import Wallet
@@ -56,6 +59,11 @@ class WalletOutcome:
         return self.outcome == "OK"
 
     @property
+    def code(self) -> Code:
+        """The code of a refusal. Raises KeyError if the operation succeeded."""
+        return find_code(self.outcome)
+
+    @property
     def available_micros(self) -> int:
         """Balance minus held, after the operation; 0 after a refusal."""
         return (self.balance_micros or 0) - (self.held_micros or 0)
@@ -76,7 +84,7 @@ class WalletNotFound(Refused):
     """The organization has no wallet."""
 
     def __init__(self, organization_id: str) -> None:
-        super().__init__("WALLET_NOT_FOUND", organization_id, organization=organization_id)
+        super().__init__(WALLET_NOT_FOUND, organization_id, organization=organization_id)
 
 
 def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutcome:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from base.money import AMOUNT_MICROS_MAX, InvalidAmount
 from base.operators import Operator
 from base.outcomes import Refused
+from base.problems.wallet import TOO_MANY_THRESHOLDS
 from db.locks import lock_organization, lock_wallet
 from db.models import Wallet, WalletThreshold
 from domain.alerts.alerts import AlertKind, clear_alerts
@@ -29,7 +30,7 @@ class TooManyThresholds(Refused):
     """The request names more thresholds than a wallet may have."""
 
     def __init__(self, count: int) -> None:
-        super().__init__("TOO_MANY_THRESHOLDS", f"at most {THRESHOLDS_MAX}, not {count}")
+        super().__init__(TOO_MANY_THRESHOLDS, f"at most {THRESHOLDS_MAX}, not {count}")
 
 
 def thresholds_of(session: Session, organization_id: str) -> list[WalletThreshold]:

@@ -15,7 +15,7 @@ from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.wallet import holds
 from domain.wallet import queries as wallet_queries
 from domain.wallet.queries import EntryView
-from ingress.api.endpoint import Asked, RefusedByUs
+from ingress.api.endpoint import Asked
 from ingress.api.fields import milliseconds_of
 from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 
@@ -23,7 +23,7 @@ from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 PAGE_MAX = 200
 
 
-def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | RefusedByUs:
+def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | Refused:
     """Set aside a call's estimated cost and return its pairing data for Vapi.
 
     Replay: while the hold is open, the same call succeeds and only its pairing may change.
@@ -47,7 +47,7 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
     )
     if not reserved.outcome.ok or reserved.call is None:
         # Returned, not raised: a pairing made by this request is kept, even if the call is settled.
-        return RefusedByUs(reserved.outcome.outcome)
+        return Refused(reserved.outcome.code)
     organization_id = asked.bearer.organization_id
     hold = holds.hold_of_call(session, organization_id, reserved.call.id)
     held = hold.reserved_micros if hold else 0
@@ -71,7 +71,7 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
     }
 
 
-def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | RefusedByUs:
+def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | Refused:
     """Charge a call for its duration and release the rest of its hold.
 
     `vapiCallId` pairs a reservation that is not paired yet. Replay: the same duration returns the
@@ -96,7 +96,7 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
         if vapi_call_id is None:
             raise
         # Returned, not raised: the pairing is kept, so that later reports charge the call once.
-        return RefusedByUs(no.code, no.detail)
+        return no
     balance = wallet_queries.balance(session, organization_id, now)
     held = rows.holds_of(session, done.call, rows.merged_ids(session, done.call))
     return {

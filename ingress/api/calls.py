@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from base.money import text_from_micros
+from base.problems.requests import MALFORMED_REQUEST
 from db.models.calls import Call
 from domain.calls import queries as call_queries
 from domain.calls.billing import billing_state, shown_status, withheld_for
@@ -51,7 +52,7 @@ def read_costs(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
     asked.fields.nothing_else()
     if not 0 <= (last - first).days < call_queries.DAYS_MAX:
         raise HttpRefusal(
-            400, "Malformed", f"from must not be after to, at most {call_queries.DAYS_MAX} days."
+            MALFORMED_REQUEST, f"from must not be after to, at most {call_queries.DAYS_MAX} days."
         )
     days = call_queries.costs_by_day(
         session, organization_id=asked.bearer.organization_id, first_day=first, last_day=last

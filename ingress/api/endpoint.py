@@ -19,7 +19,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from base.outcomes import NotYet, OutcomeUnknown, Refused
-from base.problems import Problem
+from base.problems.details import Problem
+from base.problems.requests import (
+    FORBIDDEN,
+    MALFORMED_REQUEST,
+    UNSUPPORTED_MEDIA_TYPE,
+)
 from db.engine import Database, clock
 from domain.wallet.ledger import log_refusal
 from ingress.api.fields import Fields
@@ -27,6 +32,7 @@ from ingress.api.tokens import BadToken, Bearer, NotConfigured, Tokens
 from ingress.http.body import media_type_of, read_body
 from ingress.http.delivery import Delivery
 from ingress.http.responses import HttpRefusal, problem_response
+from ingress.problems import refusal_for
 
 #: Largest request body of the API, in bytes.
 BODY_BYTES_MAX = 65_536
@@ -35,18 +41,6 @@ AT_ONCE_MAX = 16
 _RETRY_AFTER_SECONDS = 2
 #: Accepted media types of a body: `curl -d` sends a form type, and some clients send none.
 _MEDIA_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
-#: HTTP status of each refusal code. Every other code is 409: a conflict with the current state.
-_STATUSES = {
-    "CALL_NOT_FOUND": 404,
-    "HOLD_NOT_FOUND": 404,
-    "WALLET_NOT_FOUND": 404,
-    "INSUFFICIENT_FUNDS": 402,
-    "FROZEN_WALLET": 402,
-    "SUBSCRIPTION_INACTIVE": 402,
-    "INVALID_AMOUNT": 400,
-    "INVALID_CALL": 400,
-    "INVALID_DURATION": 400,
-}
 
 
 @dataclass(frozen=True)
@@ -58,20 +52,9 @@ class Asked:
     path: Mapping[str, Any]
 
 
-class RefusedByUs(Exception):
-    """An endpoint refuses the request, with a code of the ledger or the domain.
-
-    If it is raised, the transaction rolls back. If it is returned, the transaction commits and
-    keeps changes such as a pairing or an alert.
-    """
-
-    def __init__(self, code: str, detail: str = "") -> None:
-        super().__init__(code)
-        self.code = code
-        self.detail = detail
-
-
-Work = Callable[[Session, Asked, datetime], dict[str, Any] | RefusedByUs]
+#: An endpoint's function. A refusal that it raises rolls the transaction back. A refusal that it
+#: returns commits it, and keeps changes such as a pairing or an alert.
+Work = Callable[[Session, Asked, datetime], dict[str, Any] | Refused]
 
 
 class ApiEndpoint:
@@ -100,11 +83,11 @@ class ApiEndpoint:
                 )
             except HttpRefusal as refusal:
                 return refused(refusal)
-            except (RefusedByUs, Refused) as no:
+            except Refused as no:
                 return _refuse(bearer, no)
             except (NotYet, OutcomeUnknown) as error:
                 return refused(unavailable(error))
-            if isinstance(content, RefusedByUs):
+            if isinstance(content, Refused):
                 return _refuse(bearer, content)
             return JSONResponse(content)
 
@@ -119,30 +102,26 @@ class ApiEndpoint:
         """Authenticate the request and check its scope. Raises: HttpRefusal 401, 403, 503."""
         try:
             bearer = self._tokens.prove(request.headers.get("authorization"))
-        except NotConfigured:
-            raise HttpRefusal(503, "Not configured", "API_JWKS_FILE is not set.") from None
-        except BadToken as error:
-            raise HttpRefusal(401, "Not authorized", str(error)) from None
+        except (BadToken, NotConfigured) as error:
+            raise refusal_for(error, str(error)) from None
         if scope not in bearer.scopes:
-            raise HttpRefusal(403, "Not allowed", f"The token has no scope {scope}.")
+            raise HttpRefusal(FORBIDDEN, f"The token has no scope {scope}.")
         named = request.headers.get("x-org-id")
         if named is not None and named != bearer.organization_id:
             # The header is never trusted. A different value means that the caller is mistaken.
-            raise HttpRefusal(
-                403, "Not allowed", "X-Org-Id names another organization than the token."
-            )
+            raise HttpRefusal(FORBIDDEN, "X-Org-Id names another organization than the token.")
         return bearer
 
 
-def _refuse(bearer: Bearer, no: RefusedByUs | Refused) -> Response:
+def _refuse(bearer: Bearer, no: Refused) -> Response:
     log_refusal(bearer.organization_id, no.code, what="request")
-    return problem_response(Problem(_STATUSES.get(no.code, 409), no.code, no.detail))
+    return problem_response(Problem(no.code, no.detail))
 
 
 def refused(refusal: HttpRefusal) -> Response:
     """Write a refusal as a problem, with WWW-Authenticate or Retry-After."""
     headers: dict[str, str] = {}
-    if refusal.problem.status == 401:
+    if refusal.problem.code.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="holdfast"'
     if refusal.retry_after_seconds:
         headers["Retry-After"] = str(refusal.retry_after_seconds)
@@ -151,12 +130,8 @@ def refused(refusal: HttpRefusal) -> Response:
 
 def unavailable(error: Exception) -> HttpRefusal:
     """Make a 503: the caller may soon repeat the request with the same key."""
-    return HttpRefusal(
-        503,
-        "Ask again",
-        f"It cannot be done now ({type(error).__name__}).",
-        retry_after_seconds=_RETRY_AFTER_SECONDS,
-    )
+    cause = f"Cause: {type(error).__name__}."
+    return refusal_for(error, cause, retry_after_seconds=_RETRY_AFTER_SECONDS)
 
 
 async def fields_of(request: Request) -> Fields:
@@ -167,7 +142,7 @@ async def fields_of(request: Request) -> Fields:
     if request.method in ("GET", "HEAD"):
         return Fields(dict(request.query_params), in_words=True)
     if media_type_of(request.headers.get("content-type", "")) not in _MEDIA_TYPES:
-        raise HttpRefusal(415, "Unknown content", "Send application/json.")
+        raise HttpRefusal(UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
     return Fields(object_of(await body_of(request)))
 
 
@@ -186,9 +161,9 @@ def object_of(body: bytes) -> dict[str, Any]:
         value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
     except (ValueError, RecursionError, InvalidOperation):
         # InvalidOperation: the exponent is too large even for a Decimal.
-        raise HttpRefusal(400, "Malformed", "The body is not JSON.") from None
+        raise HttpRefusal(MALFORMED_REQUEST, "The body is not JSON.") from None
     if not isinstance(value, dict):
-        raise HttpRefusal(400, "Malformed", "The body is not a JSON object.")
+        raise HttpRefusal(MALFORMED_REQUEST, "The body is not a JSON object.")
     return value
 
 

@@ -10,6 +10,7 @@ from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from base.problems.requests import MALFORMED_REQUEST
 from ingress.http.responses import HttpRefusal
 
 #: A number in a query, where every value is text. A JSON body has real numbers.
@@ -91,4 +92,4 @@ def milliseconds_of(seconds: Decimal) -> int:
 
 
 def _bad(name: str, why: str) -> HttpRefusal:
-    return HttpRefusal(400, "Malformed", f"{name} {why}.")
+    return HttpRefusal(MALFORMED_REQUEST, f"{name} {why}.")

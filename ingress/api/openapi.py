@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 from base.facts import CALL_DURATION_MS_MAX
+from base.problems import calls, requests, wallet
+from base.problems.code import Code
+from base.problems.details import MEDIA_TYPE
+from base.problems.registry import CODES
 from domain.calls.settings import DURATION_SECONDS_MAX
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 64}
@@ -24,18 +30,52 @@ _COMMIT = (
 )
 _PROBLEM_SCHEMA = {
     "type": "object",
+    "description": "A problem (RFC 9457). Decide by its code; new codes may be added.",
     "properties": {
-        "type": {"type": "string"},
+        "type": {"type": "string", "description": "GET it for the code's documentation."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
+        "code": {"type": "string", "examples": list(CODES)},
         "detail": {"type": "string"},
     },
-    "required": ["title", "status"],
+    "required": ["type", "title", "status", "code"],
 }
-_PROBLEM = {
-    "description": "A problem (RFC 9457); its title is a code of ours",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-}
+#: Codes of each operation with a token, and further codes of those with a body.
+_OF_ALL = (
+    requests.MALFORMED_REQUEST,
+    requests.UNAUTHENTICATED,
+    requests.FORBIDDEN,
+    requests.INTERNAL_ERROR,
+    requests.API_NOT_CONFIGURED,
+    requests.TEMPORARILY_UNAVAILABLE,
+    requests.OUTCOME_UNKNOWN,
+)
+_OF_BODIES = (
+    requests.REQUEST_TIMEOUT,
+    requests.BODY_TOO_LARGE,
+    requests.UNSUPPORTED_MEDIA_TYPE,
+)
+_OF_RESERVE = (
+    wallet.SUBSCRIPTION_INACTIVE,
+    wallet.FROZEN_WALLET,
+    wallet.INSUFFICIENT_FUNDS,
+    wallet.WALLET_NOT_FOUND,
+    wallet.IDEMPOTENCY_CONFLICT,
+    wallet.INVALID_AMOUNT,
+    calls.CALL_SETTLED,
+    calls.INVALID_DURATION,
+    calls.NO_RATE,
+)
+_OF_COMMIT = (
+    wallet.IDEMPOTENCY_CONFLICT,
+    wallet.INVALID_AMOUNT,
+    calls.CALL_NOT_FOUND,
+    calls.CALL_IN_PROGRESS,
+    calls.CALL_SETTLED,
+    calls.UNPAIRED_CALL,
+    calls.FOREIGN_NUMBER,
+    calls.NO_RATE,
+)
 
 
 def document() -> dict[str, Any]:
@@ -54,6 +94,7 @@ def document() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
+    of_wallet = (wallet.WALLET_NOT_FOUND,)
     return {
         "/api/billing/reserve-credits": _posted(
             "Set aside what a call is estimated to cost",
@@ -67,6 +108,7 @@ def _paths() -> dict[str, Any]:
             },
             ["callId", "estimatedMinutes"],
             description=_RESERVE,
+            codes=_OF_RESERVE,
         ),
         "/api/billing/commit-credits": _posted(
             "Charge a call for its duration and give back the rest",
@@ -78,14 +120,21 @@ def _paths() -> dict[str, Any]:
             },
             ["callId", "durationSeconds"],
             description=_COMMIT,
+            codes=_OF_COMMIT,
         ),
-        "/api/billing/wallet": _read("The wallet's figures", "wallet:read"),
-        "/api/wallet/balance": _read("The wallet's figures", "wallet:read"),
+        "/api/billing/wallet": _read("The wallet's figures", "wallet:read", codes=of_wallet),
+        "/api/wallet/balance": _read("The wallet's figures", "wallet:read", codes=of_wallet),
         "/api/billing/wallet/transactions": _read(
-            "A page of entries, the newest first", "wallet:read", "limit", "cursor"
+            "A page of entries, the newest first",
+            "wallet:read",
+            "limit",
+            "cursor",
+            codes=of_wallet,
         ),
         "/api/calls/costs": _read("What calls cost by day", "calls:read", "from", "to"),
-        "/api/calls/{id}": _read("A call by any of its ids", "calls:read", path="id"),
+        "/api/calls/{id}": _read(
+            "A call by any of its ids", "calls:read", path="id", codes=(calls.CALL_NOT_FOUND,)
+        ),
         "/api/vapi/webhook/status-check": _posted(
             "Whether a call must end now, and how long it may go on",
             "calls:read",
@@ -97,7 +146,9 @@ def _paths() -> dict[str, Any]:
                 },
             },
             ["call"],
+            codes=(requests.UNVERIFIED_WEBHOOK, calls.CALL_NOT_FOUND),
         ),
+        "/problems/{code}": _problem_page(),
     }
 
 
@@ -111,6 +162,8 @@ def _posted(
     properties: dict[str, Any],
     required: list[str],
     description: str = "",
+    *,
+    codes: Iterable[Code],
 ) -> dict[str, Any]:
     schema = {
         "type": "object",
@@ -124,14 +177,14 @@ def _posted(
             **({"description": description} if description else {}),
             "security": [{"token": [scope]}],
             "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-            "responses": _responses(
-                "400", "401", "402", "403", "404", "408", "409", "413", "415", "503"
-            ),
+            "responses": _responses((*codes, *_OF_ALL, *_OF_BODIES)),
         }
     }
 
 
-def _read(summary: str, scope: str, *query: str, path: str | None = None) -> dict[str, Any]:
+def _read(
+    summary: str, scope: str, *query: str, path: str | None = None, codes: Iterable[Code] = ()
+) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "query", "schema": {"type": "string"}} for name in query
     ]
@@ -142,11 +195,40 @@ def _read(summary: str, scope: str, *query: str, path: str | None = None) -> dic
             "summary": summary,
             "security": [{"token": [scope]}],
             "parameters": parameters,
-            "responses": _responses("400", "401", "403", "404", "503"),
+            "responses": _responses((*codes, *_OF_ALL)),
         }
     }
 
 
-def _responses(*problems: str) -> dict[str, Any]:
+def _problem_page() -> dict[str, Any]:
+    return {
+        "get": {
+            "summary": "What a code means, what it means for money, and what to do next",
+            "security": [],
+            "parameters": [{"name": "code", "in": "path", "required": True, "schema": _TEXT}],
+            "responses": _responses((requests.NOT_FOUND, requests.INTERNAL_ERROR)),
+        }
+    }
+
+
+def _responses(codes: Iterable[Code]) -> dict[str, Any]:
+    """Describe 200 and, for each status, the codes that the operation answers with it."""
     done = {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}}
-    return {"200": done, **dict.fromkeys(problems, _PROBLEM)}
+    by_status: dict[int, list[Code]] = {}
+    for code in codes:
+        by_status.setdefault(code.status, []).append(code)
+    return {"200": done} | {
+        str(status): _problem(status, same) for status, same in sorted(by_status.items())
+    }
+
+
+def _problem(status: int, codes: list[Code]) -> dict[str, Any]:
+    texts = "\n".join(f"- `{code}`: {code.title}" for code in codes)
+    schema = {
+        "allOf": [{"$ref": "#/components/schemas/Problem"}],
+        "properties": {"code": {"enum": codes}},
+    }
+    return {
+        "description": f"{HTTPStatus(status).phrase}\n\n{texts}",
+        "content": {MEDIA_TYPE: {"schema": schema}},
+    }

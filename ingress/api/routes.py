@@ -9,6 +9,7 @@ from starlette.routing import Route
 from ingress.api import billing, calls
 from ingress.api.endpoint import ApiEndpoint
 from ingress.api.openapi import document
+from ingress.problems import describe_problem
 
 _READS_WALLET, _READS_CALLS, _WRITES_CALLS = "wallet:read", "calls:read", "calls:write"
 
@@ -35,6 +36,7 @@ def routes(entry_point: ApiEndpoint) -> list[Route]:
             Route(path, entry_point.endpoint(scope, work), methods=["POST"])
             for path, scope, work in writes
         ),
+        Route("/problems/{code}", describe_problem, methods=["GET"]),
         Route("/api/openapi.json", _describe, methods=["GET"]),
     ]
 

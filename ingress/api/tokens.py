@@ -43,6 +43,9 @@ class BadToken(Exception):
 class NotConfigured(Exception):
     """No keys to verify tokens with are configured."""
 
+    def __init__(self) -> None:
+        super().__init__("API_JWKS_FILE is not set.")
+
 
 @dataclass(frozen=True)
 class Bearer:

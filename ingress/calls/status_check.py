@@ -15,15 +15,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from base.clock import utc_now
-from base.outcomes import NotYet, OutcomeUnknown
-from base.problems import Problem
-from domain.calls.rows import CallNotFound
+from base.outcomes import NotYet, OutcomeUnknown, Refused
+from base.problems.details import Problem
+from base.problems.requests import MALFORMED_REQUEST
 from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.calls.status_check import StatusAnswer, check_status
 from ingress.api.endpoint import ApiEndpoint, body_of, object_of, refused, unavailable
 from ingress.api.fields import Fields
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
 from ingress.http.responses import HttpRefusal, problem_response
+from ingress.problems import refusal_for
 from providers.errors import ForgedWebhook
 from providers.vapi.webhook import VapiWebhookVerifier
 
@@ -65,8 +66,8 @@ class StatusCheck:
             found = await self._urgent.run(check, until=began + ANSWER_SECONDS)
         except HttpRefusal as refusal:
             return refused(refusal)
-        except CallNotFound as error:
-            return problem_response(Problem(404, error.code, "There is no such call."))
+        except Refused as no:
+            return problem_response(Problem(no.code, no.detail))
         except (TooLate, NotYet, OutcomeUnknown) as error:
             return refused(unavailable(error))
         return JSONResponse(_body_of(found))
@@ -80,7 +81,7 @@ class StatusCheck:
             self._verifier.prove(request.headers, body, now=utc_now())
         except ForgedWebhook as error:
             if not self._entry_point.is_open:
-                raise HttpRefusal(401, "Not authorized", str(error)) from None
+                raise refusal_for(error, str(error)) from None
             return self._entry_point.prove(request, SCOPE).organization_id
         return None
 
@@ -90,7 +91,7 @@ def _asked(given: dict[str, Any]) -> tuple[str, int | None]:
     if not isinstance(call, dict):
         call = message.get("call") if isinstance(message, dict) else None
     if not isinstance(call, dict):
-        raise HttpRefusal(400, "Malformed", "call must be an object with an id.")
+        raise HttpRefusal(MALFORMED_REQUEST, "call must be an object with an id.")
     call_id = Fields({"call.id": call.get("id")}).text("call.id")
     seconds = message.get("durationSeconds") if isinstance(message, dict) else None
     if seconds is None:

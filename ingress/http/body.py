@@ -6,6 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from base.problems.requests import (
+    BODY_TOO_LARGE,
+    MALFORMED_REQUEST,
+    REQUEST_TIMEOUT,
+    TEMPORARILY_UNAVAILABLE,
+    UNSUPPORTED_MEDIA_TYPE,
+)
 from ingress.http.delivery import Delivery
 from ingress.http.responses import HttpRefusal
 
@@ -43,7 +50,7 @@ class LargeBodies:
                 await self._places.acquire()
         except TimeoutError:
             detail = "Too many large bodies at once."
-            raise HttpRefusal(503, "Send it again", detail, retry_after_seconds=5) from None
+            raise HttpRefusal(TEMPORARILY_UNAVAILABLE, detail, retry_after_seconds=5) from None
         try:
             yield True
         finally:
@@ -58,10 +65,10 @@ async def read_body(delivery: Delivery, *, media_type: str | None, bytes_max: in
     """
     given = delivery.headers.get("content-type", "")
     if media_type is not None and given != media_type and media_type_of(given) != media_type:
-        raise HttpRefusal(415, "Unknown content", f"Send {media_type}.")
+        raise HttpRefusal(UNSUPPORTED_MEDIA_TYPE, f"Send {media_type}.")
     declared = delivery.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > bytes_max:
-        raise HttpRefusal(413, "Too large", f"At most {bytes_max} bytes.")
+        raise HttpRefusal(BODY_TOO_LARGE, f"At most {bytes_max} bytes.")
     if delivery.is_whole:
         body = await _read_all(delivery, bytes_max)
     else:
@@ -69,9 +76,9 @@ async def read_body(delivery: Delivery, *, media_type: str | None, bytes_max: in
             async with asyncio.timeout(_BODY_SECONDS):
                 body = await _read_all(delivery, bytes_max)
         except TimeoutError:
-            raise HttpRefusal(408, "Too slow", f"The body took over {_BODY_SECONDS} s.") from None
+            raise HttpRefusal(REQUEST_TIMEOUT, f"The body took over {_BODY_SECONDS} s.") from None
     if not body:
-        raise HttpRefusal(400, "Malformed", "The body is empty.")
+        raise HttpRefusal(MALFORMED_REQUEST, "The body is empty.")
     return body
 
 
@@ -86,11 +93,11 @@ async def _read_all(delivery: Delivery, bytes_max: int) -> bytes:
     while True:
         message = await delivery.receive()
         if message["type"] == "http.disconnect":
-            raise HttpRefusal(400, "Broken off", "The body ended too early.")
+            raise HttpRefusal(MALFORMED_REQUEST, "The body ended too early.")
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > bytes_max:
-            raise HttpRefusal(413, "Too large", f"At most {bytes_max} bytes.")
+            raise HttpRefusal(BODY_TOO_LARGE, f"At most {bytes_max} bytes.")
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -10,10 +10,14 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from base.log import get_logger
-from base.problems import MEDIA_TYPE, Problem
+from base.problems.code import Code
+from base.problems.details import MEDIA_TYPE, Problem
+from base.problems.requests import INTERNAL_ERROR, METHOD_NOT_ALLOWED, NOT_FOUND
 
 log = get_logger(__name__)
 
+#: The codes of the errors that Starlette's routing raises.
+_ROUTING = {code.status: code for code in (NOT_FOUND, METHOD_NOT_ALLOWED)}
 _JSON = (b"content-type", b"application/json")
 
 
@@ -21,17 +25,17 @@ class HttpRefusal(Exception):
     """A request is refused, and the response is this problem."""
 
     def __init__(
-        self, status: int, title: str, detail: str = "", *, retry_after_seconds: int | None = None
+        self, code: Code, detail: str = "", *, retry_after_seconds: int | None = None
     ) -> None:
-        super().__init__(f"{status} {title}: {detail}")
-        self.problem = Problem(status, title, detail)
+        super().__init__(f"{code}: {detail}")
+        self.problem = Problem(code, detail)
         self.retry_after_seconds = retry_after_seconds
 
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """Write a problem as application/problem+json."""
     return Response(
-        json.dumps(problem.to_dict()), problem.status, headers=headers, media_type=MEDIA_TYPE
+        json.dumps(problem.to_dict()), problem.code.status, headers=headers, media_type=MEDIA_TYPE
     )
 
 
@@ -50,13 +54,12 @@ async def accept(send: Send, verdict: str, correlation_id: str) -> None:
 
 async def on_http_exception(_request: Request, error: Exception) -> Response:
     """Answer unknown routes and methods with problems."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    titles = {404: "No such route", 405: "Method not allowed"}
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else None
-    return problem_response(Problem(status, titles.get(status, "Request refused")), headers)
+    if not isinstance(error, HTTPException) or error.status_code not in _ROUTING:
+        return await on_error(_request, error)
+    return problem_response(Problem(_ROUTING[error.status_code]), dict(error.headers or {}))
 
 
 async def on_error(_request: Request, error: Exception) -> Response:
     """Answer a bug with 500, and log its cause instead of showing it to the caller."""
     log.error("unexpected_error", exc_info=error)
-    return problem_response(Problem(500, "Unexpected error", "It is logged; send it again."))
+    return problem_response(Problem(INTERNAL_ERROR))

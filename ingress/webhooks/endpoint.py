@@ -13,10 +13,12 @@ from structlog.stdlib import BoundLogger
 from base.ids import new_id
 from base.log import bound, get_logger
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable
+from base.problems.requests import UNVERIFIED_WEBHOOK
 from db.inbox.batcher import InboxBatcher, InboxUnavailable, Received, Verdict
 from db.inbox.refusals import RefusalLog
 from ingress.http.delivery import Delivery
 from ingress.http.responses import HttpRefusal, accept, problem_response
+from ingress.problems import refusal_for
 from providers.errors import (
     CertificateUnavailable,
     CredentialsRejected,
@@ -72,7 +74,7 @@ class WebhookEndpoint:
             problem = refusal.problem
             with bound(correlation_id=correlation_id):
                 self._refusals.add(
-                    self._source, problem.status, f"{problem.title}. {problem.detail}"
+                    self._source, problem.code.status, f"{problem.code}: {problem.detail}"
                 )
             wait = refusal.retry_after_seconds
             response = problem_response(problem, {"Retry-After": str(wait)} if wait else None)
@@ -89,15 +91,13 @@ class WebhookEndpoint:
             if isinstance(event, Answered):
                 return event
             verdict = await self._inbox.receive(event)
-        except ForgedWebhook as error:
-            raise HttpRefusal(401, "Not proved to be the provider's", str(error)) from None
-        except MalformedWebhook as error:
-            raise HttpRefusal(400, "Malformed", str(error)) from None
+        except (ForgedWebhook, MalformedWebhook) as error:
+            raise refusal_for(error, str(error)) from None
         except (CertificateUnavailable, ProviderUnavailable, CredentialsRejected) as error:
             self._log(correlation_id).error("verification_unavailable", error=str(error))
-            raise _later("It cannot be verified now.") from None
+            raise _later(error, "It cannot be verified now.") from None
         except InboxUnavailable as error:
-            raise _later(f"It cannot be stored now ({error}).") from None
+            raise _later(error, f"It cannot be stored now ({error}).") from None
         if verdict is Verdict.DIFFERS and self._alert_forged is not None:
             self._log(correlation_id).error("event_differs", external_id=event.external_id)
             try:
@@ -105,8 +105,7 @@ class WebhookEndpoint:
             except (NotYet, OutcomeUnknown) as error:
                 self._log(correlation_id).warning("alert_not_raised", error=str(error))
             raise HttpRefusal(
-                401,
-                "Not proved to be the provider's",
+                UNVERIFIED_WEBHOOK,
                 "This event ID was already received with a different body.",
             )
         return verdict
@@ -115,5 +114,5 @@ class WebhookEndpoint:
         return log.bind(correlation_id=correlation_id, source=self._source)
 
 
-def _later(detail: str) -> HttpRefusal:
-    return HttpRefusal(503, "Send it again", detail, retry_after_seconds=_RETRY_AFTER_SECONDS)
+def _later(error: Exception, detail: str) -> HttpRefusal:
+    return refusal_for(error, detail, retry_after_seconds=_RETRY_AFTER_SECONDS)

@@ -14,6 +14,7 @@ from base.clock import utc_now
 from base.enums import Provider
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
+from base.problems.requests import BODY_TOO_LARGE
 from db.inbox.batcher import Received
 from ingress.calls.responses import CallAnswers
 from ingress.http.body import LargeBodies, read_body
@@ -57,7 +58,7 @@ class VapiProof:
             try:
                 body = await self._read(delivery)
             except HttpRefusal as refusal:
-                if refusal.problem.status == 413 and sender_is_proved:
+                if refusal.problem.code is BODY_TOO_LARGE and sender_is_proved:
                     await self._alert_large_body(delivery)
                 raise
             if is_large:

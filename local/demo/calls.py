@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 
 from base.enums import CallStatus
 from base.operators import Operator
+from base.problems.wallet import INSUFFICIENT_FUNDS
 from db.models import Alert, CallHold, WalletEntry
 from db.models.calls import Call, CallTimeline
 from domain import operator_actions
@@ -87,7 +88,7 @@ class Phone:
 
         own.do(set_up)
         # Wait until the subscription is refreshed from PayPal. Without money, spending is refused.
-        expected = (None if micros else "INSUFFICIENT_FUNDS", ["active"] * len(own.sids))
+        expected = (None if micros else INSUFFICIENT_FUNDS, ["active"] * len(own.sids))
         report.wait_for(
             "a new organization's subscription to be read from PayPal",
             lambda: (own.refusal(), own.twilio()) == expected,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base.problems.wallet import FROZEN_WALLET, INSUFFICIENT_FUNDS
 from db.models import Job, WalletEntry
 from domain.wallet.queries import balance, entries_sum
 from local.demo.report import Report
@@ -54,7 +55,7 @@ def money(on: Set, report: Report) -> None:
     report.check(
         "a debit over the balance is refused",
         on.debit(on.balance() + 1, "demo:over"),
-        "INSUFFICIENT_FUNDS",
+        INSUFFICIENT_FUNDS,
     )
     report.check(
         "and wrote nothing",
@@ -74,7 +75,7 @@ def dispute(on: Set, report: Report) -> None:
     report.say(f"PayPal sends CUSTOMER.DISPUTE.CREATED for {opened['dispute_id']}")
     report.eventually("the wallet is frozen", on.freezes, ["dispute"])
     report.eventually("what is disputed is taken back", on.balance, before)
-    report.check("a debit is refused", on.debit(DOLLAR, "demo:disputed"), "FROZEN_WALLET")
+    report.check("a debit is refused", on.debit(DOLLAR, "demo:disputed"), FROZEN_WALLET)
     won = {"outcome_code": "RESOLVED_SELLER_FAVOUR"}
     on.ask("POST", f"/paypal/disputes/{opened['dispute_id']}/resolve", won)
     report.eventually("won, it is given back", on.balance, before + 8 * DOLLAR)

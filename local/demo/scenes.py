@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from base.enums import FreezeReason
 from base.operators import Operator
+from base.problems.wallet import FROZEN_WALLET, SUBSCRIPTION_INACTIVE
 from db.models import InboxEvent, Job, WalletEntry
 from domain import operator_actions
 from local.demo.report import Report
@@ -33,7 +34,7 @@ def allowed_to_spend(on: Set, report: Report) -> None:
     report.scene("An organization pays and may spend")
     on.create()
     report.say("two brands with Twilio subaccounts; three campaigns, one paused by hand")
-    report.check("without a subscription it may not spend", on.refusal(), "SUBSCRIPTION_INACTIVE")
+    report.check("without a subscription it may not spend", on.refusal(), SUBSCRIPTION_INACTIVE)
     subscription = on.ask("POST", "/paypal/subscriptions", {"organization_id": on.organization_id})
     report.say(f"PayPal sends {ACTIVATED} for {subscription['id']}")
     report.eventually(
@@ -69,7 +70,7 @@ def suspension(on: Set, report: Report) -> str:
         len(on.writers("wallet_freezes", "campaigns")),
         1,
     )
-    report.check("a debit is refused", on.debit(DOLLAR, "demo:frozen"), "FROZEN_WALLET")
+    report.check("a debit is refused", on.debit(DOLLAR, "demo:frozen"), FROZEN_WALLET)
     report.eventually(
         "the subscription is read back from PayPal's API", lambda: _newest_status(on), "suspended"
     )
@@ -164,7 +165,7 @@ def manual_freeze(on: Set, report: Report) -> None:
     report.eventually(
         "the subscription's reason is lifted, the hand's stands", on.freezes, ["manual"]
     )
-    report.check("spending stays closed", on.refusal(), "FROZEN_WALLET")
+    report.check("spending stays closed", on.refusal(), FROZEN_WALLET)
     report.eventually(
         "the campaigns wait for the wallet",
         on.campaigns,

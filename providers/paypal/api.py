@@ -16,6 +16,8 @@ from typing import Any
 
 from base.facts import DisputeFacts, PaymentFacts, SubscriptionFacts
 from base.outcomes import ProviderUnavailable, Refused
+from base.problems.payments import UNKNOWN_KIND
+from base.problems.providers import INVALID_ID
 from providers.errors import CredentialsRejected, ProviderSilent
 from providers.http.client import (
     RETRY_WINDOW_SECONDS,
@@ -94,7 +96,7 @@ class PayPalApi:
         if kind == "capture":
             return payment_facts(self._capture(external_id, deadline), refund=None)
         if kind != "refund":
-            raise Refused("UNKNOWN_KIND", "neither a capture nor a refund")
+            raise Refused(UNKNOWN_KIND, "neither a capture nor a refund")
         refund = self._get("/v2/payments/refunds/", external_id, deadline)
         return payment_facts(self._capture(capture_id_of(refund), deadline), refund=refund)
 
@@ -147,7 +149,7 @@ class PayPalApi:
         self, path: str, external_id: str, deadline: Deadline, *, named: str = "id"
     ) -> dict[str, Any]:
         if not is_resource_id(external_id):
-            raise Refused("INVALID_ID", "not an id of PayPal's")
+            raise Refused(INVALID_ID, "not an id of PayPal's")
 
         def ask() -> dict[str, Any]:
             answer = self._with_token(

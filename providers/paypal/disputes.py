@@ -10,6 +10,15 @@ from typing import Any
 from base.enums import DisputeState, Provider
 from base.facts import DisputeFacts
 from base.outcomes import Refused
+from base.problems.payments import (
+    NO_AMOUNT,
+    NO_CAPTURE,
+    SEVERAL_PAYMENTS,
+    UNKNOWN_MOVEMENT,
+    UNKNOWN_OUTCOME,
+    UNKNOWN_STATUS,
+)
+from base.problems.wallet import CURRENCY_MISMATCH
 from providers.instants import instant_of
 from providers.paypal.fields import is_resource_id
 from providers.paypal.mapping import amount_of
@@ -65,7 +74,7 @@ def dispute_facts(found: dict[str, Any]) -> DisputeFacts:
         if lost is not None:
             disputed_micros, lost_currency = lost
             if lost_currency != currency:
-                raise Refused("CURRENCY_MISMATCH", "disputed and lost", external_id=external_id)
+                raise Refused(CURRENCY_MISMATCH, "disputed and lost", external_id=external_id)
     opened_at = instant_of(found.get("create_time"))
     return DisputeFacts(
         provider=Provider.PAYPAL,
@@ -106,22 +115,22 @@ def _borne_by_seller(found: dict[str, Any], external_id: str) -> tuple[int, str]
             continue
         sign = {"DEBIT": 1, "CREDIT": -1}.get(str(movement.get("type")))
         if sign is None or party not in _PAYERS or reason != "DISPUTE_SETTLEMENT":
-            raise Refused("UNKNOWN_MOVEMENT", "dispute", external_id=external_id)
+            raise Refused(UNKNOWN_MOVEMENT, "dispute", external_id=external_id)
         amount_micros, currency = _amount_in(movement, "amount", "asset", external_id)
         currencies.add(currency)
         if party == "SELLER":
             micros += sign * amount_micros
     if len(currencies) > 1:
-        raise Refused("CURRENCY_MISMATCH", "the money movements", external_id=external_id)
+        raise Refused(CURRENCY_MISMATCH, "the money movements", external_id=external_id)
     if micros < 0:
-        raise Refused("UNKNOWN_MOVEMENT", "the seller gained", external_id=external_id)
+        raise Refused(UNKNOWN_MOVEMENT, "the seller gained", external_id=external_id)
     return (micros, currencies.pop()) if currencies else None
 
 
 def _amount_in(found: dict[str, Any], amount: str, asset: str, external_id: str) -> tuple[int, str]:
     if found.get(amount) is None and found.get(asset) is not None:
         # A cryptocurrency. Only a person can decide its value in the wallet's currency.
-        raise Refused("NO_AMOUNT", f"{asset} in place of {amount}", external_id=external_id)
+        raise Refused(NO_AMOUNT, f"{asset} in place of {amount}", external_id=external_id)
     return amount_of(found.get(amount))
 
 
@@ -130,10 +139,10 @@ def _state_of(found: dict[str, Any], outcome: dict[str, Any], external_id: str) 
     if status in _OPEN:
         return DisputeState.OPEN
     if status != "RESOLVED":
-        raise Refused("UNKNOWN_STATUS", "dispute", external_id=external_id)
+        raise Refused(UNKNOWN_STATUS, "dispute", external_id=external_id)
     state = _OUTCOMES.get(str(outcome.get("outcome_code")))
     if state is None:
-        raise Refused("UNKNOWN_OUTCOME", "dispute", external_id=external_id)
+        raise Refused(UNKNOWN_OUTCOME, "dispute", external_id=external_id)
     return state
 
 
@@ -147,10 +156,8 @@ def _payment_of(found: dict[str, Any], external_id: str) -> str:
     ids = {str(one) if is_resource_id(one) else None for one in named}
     if len(ids) > 1:
         # Only a person can decide which part of the amount belongs to which payment.
-        raise Refused("SEVERAL_PAYMENTS", "dispute", external_id=external_id)
+        raise Refused(SEVERAL_PAYMENTS, "dispute", external_id=external_id)
     payment_id = ids.pop() if ids else None
     if payment_id is None:
-        raise Refused(
-            "NO_CAPTURE", "the dispute does not name its payment", external_id=external_id
-        )
+        raise Refused(NO_CAPTURE, "the dispute does not name its payment", external_id=external_id)
     return payment_id

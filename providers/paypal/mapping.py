@@ -12,6 +12,8 @@ from base.enums import Provider, RefundState, SubscriptionStatus
 from base.facts import PaymentFacts, RefundFacts, SubscriptionFacts
 from base.money import InvalidAmount
 from base.outcomes import Refused
+from base.problems.payments import NO_CAPTURE, UNKNOWN_STATUS
+from base.problems.wallet import CURRENCY_MISMATCH
 from providers.instants import instant_of
 from providers.paypal.amounts import micros_from_paypal
 from providers.paypal.fields import is_resource_id
@@ -45,7 +47,7 @@ def subscription_facts(found: dict[str, Any]) -> SubscriptionFacts:
     external_id = str(found["id"])
     status = _STATUSES.get(str(found.get("status")))
     if status is None:
-        raise Refused("UNKNOWN_STATUS", "subscription", external_id=external_id)
+        raise Refused(UNKNOWN_STATUS, "subscription", external_id=external_id)
     if status is SubscriptionStatus.ACTIVE and _failed_payments(found) > 0:
         status = SubscriptionStatus.PAST_DUE
     return SubscriptionFacts(
@@ -85,7 +87,7 @@ def capture_id_of(refund: dict[str, Any]) -> str:
         match = _CAPTURE_HREF.fullmatch(str(link.get("href")))
         if match and is_resource_id(match[1]):
             return match[1]
-    raise Refused("NO_CAPTURE", "the refund does not name its capture")
+    raise Refused(NO_CAPTURE, "the refund does not name its capture")
 
 
 def payment_facts(capture: dict[str, Any], *, refund: dict[str, Any] | None) -> PaymentFacts:
@@ -95,7 +97,7 @@ def payment_facts(capture: dict[str, Any], *, refund: dict[str, Any] | None) -> 
     """
     external_id, status = str(capture["id"]), str(capture.get("status"))
     if status not in _CAPTURE_IS_OURS | _CAPTURE_IS_NOT_OURS:
-        raise Refused("UNKNOWN_STATUS", "capture", external_id=external_id)
+        raise Refused(UNKNOWN_STATUS, "capture", external_id=external_id)
     amount_micros, currency = amount_of(capture.get("amount"))
     captured_micros = amount_micros if status in _CAPTURE_IS_OURS else 0
     return PaymentFacts(
@@ -122,13 +124,13 @@ def _refund_facts(refund: dict[str, Any], currency: str) -> RefundFacts:
     external_id = str(refund["id"])
     state = _REFUND_STATES.get(str(refund.get("status")))
     if state is None:
-        raise Refused("UNKNOWN_STATUS", "refund", external_id=external_id)
+        raise Refused(UNKNOWN_STATUS, "refund", external_id=external_id)
     amount_micros, amount_currency = amount_of(refund.get("amount"))
     breakdown = refund.get("seller_payable_breakdown")
     total = breakdown.get("total_refunded_amount") if isinstance(breakdown, dict) else None
     total_micros, total_currency = (None, currency) if total is None else amount_of(total)
     if {amount_currency, total_currency} != {currency}:
-        raise Refused("CURRENCY_MISMATCH", "refund and capture", external_id=external_id)
+        raise Refused(CURRENCY_MISMATCH, "refund and capture", external_id=external_id)
     made_at = instant_of(refund.get("create_time"))
     return RefundFacts(
         external_id=external_id,

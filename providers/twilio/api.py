@@ -17,6 +17,8 @@ from twilio.rest import Client
 from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
+from base.problems.payments import UNKNOWN_STATUS
+from base.problems.providers import INVALID_ID, INVALID_STATUS, PARENT_ACCOUNT, SUBACCOUNT_MISSING
 from providers.errors import CredentialsRejected
 from providers.http.client import RETRY_WINDOW_SECONDS, Deadline, ask_again, build_client
 from providers.http.limits import ChannelLimits
@@ -75,12 +77,12 @@ class TwilioApi:
             with self._silence_limit.request():
                 account = self._fetch(sid)
         except Refused as error:
-            if error.code == "SUBACCOUNT_MISSING":
+            if error.code == SUBACCOUNT_MISSING:
                 return SubaccountFacts(sid, TwilioStatus.ABSENT)
             raise
         status = _status_of(account)
         if status is None:
-            raise Refused("UNKNOWN_STATUS", "subaccount", external_id=sid)
+            raise Refused(UNKNOWN_STATUS, "subaccount", external_id=sid)
         return SubaccountFacts(sid, status)
 
     def set_subaccount_status(self, sid: str, status: TwilioStatus) -> SubaccountFacts:
@@ -93,10 +95,10 @@ class TwilioApi:
         PARENT_ACCOUNT). CredentialsRejected; HeldBack.
         """
         if status not in (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED):
-            raise Refused("INVALID_STATUS", "only active and suspended are ever set")
+            raise Refused(INVALID_STATUS, "only active and suspended are ever set")
         self._check_sid(sid)
         if sid == self._account_sid:
-            raise Refused("PARENT_ACCOUNT", "the parent's own state is never changed")
+            raise Refused(PARENT_ACCOUNT, "the parent's own state is never changed")
         accounts = self._accounts(Deadline.after(self._window_seconds))
         with self._silence_limit.request():
             try:
@@ -223,7 +225,7 @@ class TwilioApi:
 
     def _check_sid(self, sid: str) -> None:
         if not _SUBACCOUNT_SID.fullmatch(sid):
-            raise Refused("INVALID_ID", "not an account's sid")
+            raise Refused(INVALID_ID, "not an account's sid")
 
 
 def _status_of(account: Any) -> TwilioStatus | None:

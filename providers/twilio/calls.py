@@ -16,6 +16,8 @@ from twilio.base.exceptions import TwilioException
 from twilio.rest import Client
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
+from base.problems.payments import UNKNOWN_STATUS
+from base.problems.providers import CALL_MISSING, INVALID_ID
 from providers.http.client import Deadline, ask_again
 from providers.twilio.mapping import raise_for_answer, raise_for_error
 from providers.twilio.transport import TWILIO_URL
@@ -64,7 +66,7 @@ def complete_call(sdk: Client, sid: str, call_sid: str) -> bool:
         if getattr(error, "code", None) == _NOT_IN_PROGRESS:
             return False
         if getattr(error, "status", None) == _NOT_FOUND:
-            raise Refused("CALL_MISSING", call_sid, external_id=sid) from None
+            raise Refused(CALL_MISSING, call_sid, external_id=sid) from None
         raise_for_error(error, sid)
     except (ValueError, TypeError, AttributeError):
         raise OutcomeUnknown("the answer cannot be read") from None
@@ -95,7 +97,7 @@ def call_is_live(sdk: Client, sid: str, call_sid: str, deadline: Deadline) -> bo
         status = call.status
         # The SDK does not check the type. A list or an object would fail in the set lookup.
         if not isinstance(status, str) or status not in _LIVE_STATUSES | _OVER_STATUSES:
-            raise Refused("UNKNOWN_STATUS", "call", external_id=call_sid)
+            raise Refused(UNKNOWN_STATUS, "call", external_id=call_sid)
         return status in _LIVE_STATUSES
 
     return ask_again(ask, deadline)
@@ -133,4 +135,4 @@ def _next_of(page: dict[str, Any], base: str) -> str | None:
 
 def _check_sid(call_sid: str) -> None:
     if not _CALL_SID.fullmatch(call_sid):
-        raise Refused("INVALID_ID", "not a call's sid")
+        raise Refused(INVALID_ID, "not a call's sid")

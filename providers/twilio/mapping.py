@@ -9,13 +9,14 @@ from twilio.base.exceptions import TwilioException
 from twilio.http.response import Response
 
 from base.outcomes import ProviderUnavailable, Refused
+from base.problems.providers import SUBACCOUNT_CLOSED, SUBACCOUNT_MISSING, SUSPENDED_BY_TWILIO
 from providers.errors import CredentialsRejected
 
 #: Twilio's error codes that a repeat cannot change. Source: twilio.com/docs/api/errors.
 _REFUSALS = {
-    20404: "SUBACCOUNT_MISSING",
-    21478: "SUSPENDED_BY_TWILIO",
-    21479: "SUBACCOUNT_CLOSED",
+    20404: SUBACCOUNT_MISSING,
+    21478: SUSPENDED_BY_TWILIO,
+    21479: SUBACCOUNT_CLOSED,
 }
 
 
@@ -43,7 +44,7 @@ def _raise_for(status: int | None, code: int | None, sid: str) -> NoReturn:
     if code in _REFUSALS:
         raise Refused(_REFUSALS[code], external_id=sid) from None
     if status == 404:
-        raise Refused("SUBACCOUNT_MISSING", external_id=sid) from None
+        raise Refused(SUBACCOUNT_MISSING, external_id=sid) from None
     if status in (401, 403):
         raise CredentialsRejected(f"Twilio answered {status} with code {code}") from None
     # This shows nothing about the subaccount: its parent may be suspended. The job tries again.

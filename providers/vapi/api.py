@@ -14,6 +14,7 @@ from uuid import UUID
 
 from base.facts import CallFacts
 from base.outcomes import ProviderUnavailable, Refused
+from base.problems.providers import CONTROL_URL, INVALID_ID
 from providers.errors import AnswerUnreadable, CredentialsRejected
 from providers.http.client import (
     RETRY_WINDOW_SECONDS,
@@ -183,7 +184,7 @@ class VapiApi:
             path = address.removeprefix(self._origin)
             is_theirs = path != address and _PATH.fullmatch(path) is not None
         if not is_theirs or len(address) > _ADDRESS_LENGTH_MAX:
-            raise Refused("CONTROL_URL", "not an address of Vapi's own")
+            raise Refused(CONTROL_URL, "not an address of Vapi's own")
         return address
 
 
@@ -201,4 +202,4 @@ def _check_id(external_id: str) -> None:
     except ValueError:
         same = False
     if not same:
-        raise Refused("INVALID_ID", "not an id of Vapi's")
+        raise Refused(INVALID_ID, "not an id of Vapi's")

@@ -126,7 +126,7 @@ def test_entry_point_belongs_to_one_organization(org, run, database):
     assert data(run, "call", "door", "list", org) == [row]
     assert (row["kind"], row["external_id"], row["assistant_id"]) == ("phone_number", "n1", "a1")
     other = make_organization(database)
-    assert "INVALID_DOOR" in refused(
+    assert "INVALID_ENTRY_POINT" in refused(
         run, "call", "entry-point", "add", other, "phone_number", "n1", "--why", "x"
     )
     assert "removed" in output_of(

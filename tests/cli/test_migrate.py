@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
+from base.problems.operators import ROWS_WOULD_BE_LOST, WRONG_DATABASE
 from db.address import driver_url
 from db.migrate import revisions
 
@@ -30,7 +31,7 @@ def test_migrate_goes_back_and_prints_the_revision(run, urls):
 def test_migrate_refuses_to_drop_money_in_one_line(run, urls, organization_id):
     code, out, err = run("migrate", "base")
     assert (code, out) == (1, "")
-    assert err.startswith("holdfast: ROWS_WOULD_BE_LOST: nothing was changed;")
+    assert err.startswith(f"holdfast: ROWS_WOULD_BE_LOST: {ROWS_WOULD_BE_LOST.title[:-1]}: nothing")
     assert err.count("\n") == 1
     assert "wallet_entries (2 rows)" in err
     assert entries_of(urls) == 2
@@ -41,5 +42,6 @@ def test_migrate_drops_money_only_when_its_database_is_named(run, urls, organiza
         name = connection.info.dbname
     code, _, err = run("migrate", "base", "--destroy", "holdfast")
     assert (code, entries_of(urls)) == (1, 2)
-    assert err.startswith("holdfast: WRONG_DATABASE: nothing was changed; --destroy names holdfast")
+    assert err.startswith(f"holdfast: WRONG_DATABASE: {WRONG_DATABASE.title[:-1]}: nothing")
+    assert "--destroy names holdfast" in err
     assert run("migrate", "base", "--destroy", name) == (0, "migrated to base\n", "")

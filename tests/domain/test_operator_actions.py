@@ -197,7 +197,7 @@ def test_subscription_freeze_is_not_lifted_manually(shared, org):
     refresh_subscription(shared, one, org, "suspended")
     with pytest.raises(Refused) as caught:
         act(shared, "lift_manually", org, FreezeReason.SUBSCRIPTION_INACTIVE)
-    assert caught.value.code == "NOT_BY_HAND"
+    assert caught.value.code == "FREEZE_FOLLOWS_SUBSCRIPTION"
     assert active_freezes(shared, org) == {"subscription_inactive"}
 
 

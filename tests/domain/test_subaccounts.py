@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.outcomes import NotYet
+from base.problems.providers import SUBACCOUNT_CLOSED, SUBACCOUNT_MISSING
 from db.locks import BrandNotFound, lock_brand
 from domain import organizations, subaccounts
 from tests.db.support import at_once, wait_for_waiters
@@ -249,14 +250,16 @@ def test_wait_for_the_brands_row_does_not_make_a_read_newer(shared, shared_urls,
         assert released.result(timeout=20) is True
 
 
-@pytest.mark.parametrize("status", ["closed", "absent"])
-def test_state_that_only_an_operator_can_repair_is_not_tried_again(shared, scene, status):
+@pytest.mark.parametrize(
+    ("status", "problem"), [("closed", SUBACCOUNT_CLOSED), ("absent", SUBACCOUNT_MISSING)]
+)
+def test_state_that_only_an_operator_can_repair_is_not_tried_again(shared, scene, status, problem):
     lease = take_lease(shared, scene[1])
     assert record_state(shared, lease, status) is None
-    release(shared, lease, problem=f"SUBACCOUNT_{status.upper()}")
+    release(shared, lease, problem=problem)
     found = brand(shared, scene[1])
     assert (found.twilio_actual, found.twilio_converged) == (status, None)
-    assert found.twilio_problem == f"SUBACCOUNT_{status.upper()}"
+    assert found.twilio_problem == problem
     # After a manual repair, only the next good reading clears the problem
     lease = take_lease(shared, scene[1])
     assert brand(shared, scene[1]).twilio_problem is not None

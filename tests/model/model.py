@@ -200,7 +200,7 @@ class Purse:
 
     def lift_manually(self, reason: str, now: float) -> Answer:
         if reason == SUBSCRIPTION:
-            raise No("NOT_BY_HAND")
+            raise No("FREEZE_FOLLOWS_SUBSCRIPTION")
         if not self._lift(reason):
             raise No("FREEZE_NOT_FOUND")
         self.follow_subscription()

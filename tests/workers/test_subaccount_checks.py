@@ -134,7 +134,7 @@ def test_enforcing_reads_every_subaccount_and_sets_none_in_line(world, customer)
             "SUSPENDED_BY_TWILIO",
             "suspended",
         ),
-        (None, "SUBACCOUNT_ABSENT", "absent"),
+        (None, "SUBACCOUNT_MISSING", "absent"),
     ],
 )
 def test_enforcing_alerts_a_subaccount_that_it_cannot_repair(

@@ -6,6 +6,7 @@ from base.enums import Provider
 from base.facts import OtherReport, Report
 from base.log import get_logger
 from base.outcomes import Refused
+from base.problems.operators import EVENT_NOT_FOUND
 from db.inbox import events
 from domain.events import alert_unreadable, take_in
 from providers.errors import MalformedWebhook
@@ -24,7 +25,7 @@ def process_event(run: Run, event_id: str) -> None:
     """
     event = events.take_event(run.own, event_id, run.now)
     if event is None:
-        raise Refused("EVENT_NOT_FOUND", event_id)
+        raise Refused(EVENT_NOT_FOUND, event_id)
     if event.handled_at is not None or event.body is None:
         return  # a body is deleted only long after its event was handled
     try:

@@ -11,6 +11,7 @@ from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
+from base.problems.providers import CALL_MISSING, SUBACCOUNT_CLOSED, SUBACCOUNT_MISSING
 from domain import subaccount_checks
 from domain import subaccounts as twilio_state
 from domain.jobs.types import CONVERGE_TWILIO
@@ -120,7 +121,9 @@ def _converge(run: Run, lease: SubaccountLease) -> float:
             # This ends also calls that began before the suspension took effect.
             _complete_calls(run, lease.sid)
         if facts.status not in twilio_state.CHANGEABLE:
-            raise Refused(f"SUBACCOUNT_{facts.status.upper()}", lease.sid, brand=lease.brand_id)
+            gone = facts.status is TwilioStatus.ABSENT
+            code = SUBACCOUNT_MISSING if gone else SUBACCOUNT_CLOSED
+            raise Refused(code, lease.sid, brand=lease.brand_id)
         if moved is None:
             return read_began
         lease = moved
@@ -148,7 +151,7 @@ def _complete_calls(run: Run, sid: str, *, seconds: float | None = None) -> None
         try:
             run.providers.twilio.complete_call(sid, call_sid)
         except Refused as refused:
-            if refused.code != "CALL_MISSING":
+            if refused.code != CALL_MISSING:
                 raise
         except OutcomeUnknown as error:
             # A lost request can only end the call, so the subaccount's state is still certain.

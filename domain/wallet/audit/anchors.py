@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any
 
 from base.outcomes import Refused
+from base.problems.wallet import HEADS_REFUSED
 from domain.wallet.audit.chain import Head
 
 _FORMAT = "holdfast heads 1"
@@ -28,7 +29,7 @@ class HeadsRefused(Refused):
     """The file holds no heads signed with this key; the message explains why."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__("HEADS_REFUSED", detail)
+        super().__init__(HEADS_REFUSED, detail)
 
 
 def signed_heads(heads: Iterable[Head], now: datetime, key: str) -> Iterator[bytes]:

@@ -186,10 +186,10 @@ def test_refused_call_gets_the_organizations_text_and_changes_nothing(line, spoi
 
 def test_call_without_a_known_entry_point_is_refused_with_the_default_text(line):
     made = line.admit(phone_number_id="another", our_number=None)
-    assert (made.refusal, made.organization_id) == ("UNKNOWN_DOOR", None)
+    assert (made.refusal, made.organization_id) == ("UNKNOWN_ENTRY_POINT", None)
     assert made.text == Terms().refusal_text
     made = line.admit(phone_number_id=None, our_number=None)
-    assert made.refusal == "UNKNOWN_DOOR"
+    assert made.refusal == "UNKNOWN_ENTRY_POINT"
     assert nothing_stays(line)
 
 
@@ -200,7 +200,7 @@ def test_entry_points_of_two_organizations_refuse_the_call(line, shared):
     other = Line(shared, make_organization(shared))
     other.entry_point(EntryPointKind.ASSISTANT, other.assistant_id, assistant_id=other.assistant_id)
     made = line.admit(assistant_id=other.assistant_id)
-    assert made.refusal == "UNKNOWN_DOOR"
+    assert made.refusal == "UNKNOWN_ENTRY_POINT"
     assert nothing_stays(line) and nothing_stays(other)
 
 

@@ -115,7 +115,7 @@ def test_a_contact_without_an_id_is_not_permitted(campaign):
 
 def test_campaign_without_an_organization_is_not_permitted(campaign):
     campaign.campaign_id = "another"
-    assert campaign.permit() == Permission(None, None, "UNKNOWN_DOOR")
+    assert campaign.permit() == Permission(None, None, "UNKNOWN_ENTRY_POINT")
 
 
 def test_a_permission_that_is_not_used_expires_soon_and_counts_as_no_call(campaign):

@@ -198,7 +198,9 @@ def test_the_subscriptions_freeze_follows_the_subscription_alone(shared, org):
     assert active_freezes(shared, org) == set()
 
 
-@pytest.mark.parametrize(("reason", "code"), [("manual", "NOT_BY_A_JOB"), ("x", "UNKNOWN_REASON")])
+@pytest.mark.parametrize(
+    ("reason", "code"), [("manual", "FREEZE_IS_MANUAL"), ("x", "UNKNOWN_REASON")]
+)
 @pytest.mark.parametrize("act", [place, lift])
 def test_a_reason_that_no_job_may_decide_is_refused(shared, org, act, reason, code):
     with pytest.raises(Refused) as caught:

@@ -10,6 +10,14 @@ from sqlalchemy import update
 
 from base.clock import wait_until
 from base.operators import Operator
+from base.problems.calls import CALL_IN_PROGRESS, CALL_NOT_FOUND, CALL_SETTLED
+from base.problems.requests import (
+    API_NOT_CONFIGURED,
+    MALFORMED_REQUEST,
+    TEMPORARILY_UNAVAILABLE,
+    UNAUTHENTICATED,
+)
+from base.problems.wallet import FROZEN_WALLET, IDEMPOTENCY_CONFLICT, INSUFFICIENT_FUNDS
 from db.models.calls import Call
 from domain import operator_actions
 from ingress.api.endpoint import ApiEndpoint
@@ -77,7 +85,7 @@ def test_fifty_concurrent_reservations_of_one_call_make_one_hold(backend):
 
 
 def test_uncovered_reservation_is_refused_and_nothing_is_held(backend):
-    assert is_problem(backend.reserve(estimatedMinutes=2), 402, "INSUFFICIENT_FUNDS")
+    assert is_problem(backend.reserve(estimatedMinutes=2), INSUFFICIENT_FUNDS)
     assert backend.caller.holds() == []
 
 
@@ -87,12 +95,12 @@ def test_frozen_wallet_is_refused(backend):
             session, backend.caller.id, operator=Operator("me", "test"), now=now
         )
     )
-    assert is_problem(backend.reserve(), 402, "FROZEN_WALLET")
+    assert is_problem(backend.reserve(), FROZEN_WALLET)
 
 
 def test_provider_call_paired_with_another_reservation_is_a_conflict(backend):
     assert backend.reserve(vapiCallId="vapi-1").is_success
-    assert is_problem(backend.reserve("test-2", vapiCallId="vapi-1"), 409, "IDEMPOTENCY_CONFLICT")
+    assert is_problem(backend.reserve("test-2", vapiCallId="vapi-1"), IDEMPOTENCY_CONFLICT)
 
 
 def test_commit_charges_the_duration_once_and_releases_the_rest(backend):
@@ -106,8 +114,8 @@ def test_commit_charges_the_duration_once_and_releases_the_rest(backend):
     again = backend.post(COMMIT, callId="test-1", durationSeconds=20.5).json()
     assert (again["alreadyCommitted"], again["balanceMicros"]) == (True, 790_000)
     other = backend.post(COMMIT, callId="test-1", durationSeconds=30)
-    assert is_problem(other, 409, "IDEMPOTENCY_CONFLICT")
-    assert is_problem(backend.reserve(), 409, "CALL_SETTLED")
+    assert is_problem(other, IDEMPOTENCY_CONFLICT)
+    assert is_problem(backend.reserve(), CALL_SETTLED)
     wallet = backend.caller.world.wallet(backend.caller.id)
     assert (wallet.balance_micros, wallet.held_micros) == (790_000, 0)
 
@@ -123,10 +131,8 @@ def test_call_that_cost_more_than_available_leaves_an_outstanding_amount(backend
 
 
 def test_unknown_call_is_not_found(backend):
-    assert is_problem(
-        backend.post(COMMIT, callId="other", durationSeconds=1), 404, "CALL_NOT_FOUND"
-    )
-    assert is_problem(backend.get("/api/calls/other"), 404, "CALL_NOT_FOUND")
+    assert is_problem(backend.post(COMMIT, callId="other", durationSeconds=1), CALL_NOT_FOUND)
+    assert is_problem(backend.get("/api/calls/other"), CALL_NOT_FOUND)
 
 
 @pytest.mark.parametrize(
@@ -192,20 +198,20 @@ def test_call_is_found_by_each_of_its_ids_and_adds_to_its_days_costs(backend):
 
 @pytest.mark.parametrize("name", ["%00", "a%0Ab", "x" * 65])
 def test_invalid_id_is_refused_without_a_search(backend, name):
-    assert is_problem(backend.get(f"/api/calls/{name}"), 400, "Malformed")
+    assert is_problem(backend.get(f"/api/calls/{name}"), MALFORMED_REQUEST)
 
 
 def test_another_organizations_calls_are_not_seen(backend, world, ingress, signer):
     backend.reserve(vapiCallId="vapi-1")
     other = Backend(world, ingress, signer)
     assert other.get("/api/calls/vapi-1").status_code == 404
-    assert is_problem(other.reserve("mine", vapiCallId="vapi-1"), 409, "IDEMPOTENCY_CONFLICT")
+    assert is_problem(other.reserve("mine", vapiCallId="vapi-1"), IDEMPOTENCY_CONFLICT)
 
 
 def test_request_requires_a_token_with_the_scope(backend, signer):
     client, org = backend.client, backend.caller.id
     answer = client.get("/api/billing/wallet")
-    assert is_problem(answer, 401, "Not authorized")
+    assert is_problem(answer, UNAUTHENTICATED)
     assert answer.headers["www-authenticate"].startswith("Bearer")
     few = signer.headers(org, "calls:read")
     assert client.get("/api/billing/wallet", headers=few).status_code == 403
@@ -218,7 +224,7 @@ def test_request_requires_a_token_with_the_scope(backend, signer):
 def test_api_is_closed_without_keys(start_ingress, settings, signer):
     closed = start_ingress(settings)
     answer = closed.client.get("/api/billing/wallet", headers=signer.headers("org_one"))
-    assert is_problem(answer, 503, "Not configured")
+    assert is_problem(answer, API_NOT_CONFIGURED)
 
 
 def test_request_is_answered_503_while_the_database_is_away(
@@ -229,7 +235,7 @@ def test_request_is_answered_503_while_the_database_is_away(
     assert backend.get("/api/billing/wallet").is_success
     way.cut()
     answer = backend.reserve()
-    assert is_problem(answer, 503, "Ask again")
+    assert is_problem(answer, TEMPORARILY_UNAVAILABLE)
     assert int(answer.headers["retry-after"]) > 0
     way.mend()
     assert backend.reserve().is_success
@@ -259,7 +265,7 @@ def test_backend_cannot_settle_a_call_that_its_provider_reports_as_live(backend,
     backend.caller.world.run_due()
     # When the backend reports a duration of zero, Then it is refused and the call is still metered
     answer = backend.post(COMMIT, callId="test-1", durationSeconds=0)
-    assert is_problem(answer, 409, "CALL_IN_PROGRESS")
+    assert is_problem(answer, CALL_IN_PROGRESS)
     (call,) = backend.caller.calls()
     assert (call.settled_at, call.tick_at is not None) == (None, True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base.problems.requests import MALFORMED_REQUEST
 from tests.ingress.api.backend import COMMIT, RESERVE, is_problem
 
 WRONG_FIELDS = [
@@ -26,7 +27,7 @@ WRONG_FIELDS = [
 def test_wrong_field_is_named(backend):
     for path, body, field in WRONG_FIELDS:
         answer = backend.client.post(path, json=body, headers=backend.headers)
-        assert is_problem(answer, 400, "Malformed"), body
+        assert is_problem(answer, MALFORMED_REQUEST), body
         assert answer.json()["detail"].startswith(field), body
 
 
@@ -72,7 +73,7 @@ WRONG_PARTS = [
 def test_wrong_part_of_an_address_is_named(backend):
     for path, query, field in WRONG_PARTS:
         answer = backend.get(path, **query)
-        assert is_problem(answer, 400, "Malformed"), (path, query)
+        assert is_problem(answer, MALFORMED_REQUEST), (path, query)
         assert answer.json()["detail"].startswith(field), (path, query)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from base.clock import wait_until
+from base.problems.calls import CALL_SETTLED, UNPAIRED_CALL
+from base.problems.wallet import IDEMPOTENCY_CONFLICT
 from db.models import WalletEntry
 from tests.ingress.api.backend import COMMIT, Backend, is_problem
 from tests.ingress.calls.callers import Caller, send
@@ -91,7 +93,7 @@ def test_one_outgoing_call_is_charged_once(backend, ingress):
     run(backend)
     # When the company commits it without Vapi's id, Then the refusal names what to send
     refused = backend.post(COMMIT, callId="c1", durationSeconds=20)
-    assert is_problem(refused, 409, "UNPAIRED_CALL")
+    assert is_problem(refused, UNPAIRED_CALL)
     assert vapi.id in refused.json()["detail"] and "vapiCallId" in refused.json()["detail"]
     # And with Vapi's id there is one charge and no hold
     answered = backend.post(COMMIT, callId="c1", durationSeconds=20, vapiCallId=vapi.id).json()
@@ -123,11 +125,11 @@ def test_pairing_is_kept_when_the_request_is_refused(backend, ingress):
     run(backend)
     assert held(backend) == 30 * CENT
     # When the company reserves again, or commits another duration, it is refused
-    assert is_problem(backend.reserve("c1", vapiCallId=vapi.id), 409, "CALL_SETTLED")
+    assert is_problem(backend.reserve("c1", vapiCallId=vapi.id), CALL_SETTLED)
     # Then the two are one call nevertheless
     assert (charges(backend), held(backend)) == ([20 * CENT], 0)
     other = backend.post(COMMIT, callId="c1", durationSeconds=21, vapiCallId=vapi.id)
-    assert is_problem(other, 409, "IDEMPOTENCY_CONFLICT")
+    assert is_problem(other, IDEMPOTENCY_CONFLICT)
 
 
 def test_web_call_cannot_take_an_id_of_the_company(backend, ingress):

@@ -52,8 +52,8 @@ def test_refusals_are_counted_by_source_and_status_and_listed_with_reason(world,
     ), counts(world)
     assert len(listed(world)) == 6
     assert {reason for _, status, reason in listed(world) if status == 415} == {
-        "Unknown content. Send application/json.",
-        "Unknown content. Send application/x-www-form-urlencoded.",
+        "UNSUPPORTED_MEDIA_TYPE: Send application/json.",
+        "UNSUPPORTED_MEDIA_TYPE: Send application/x-www-form-urlencoded.",
     }
 
     # And nothing of their content is kept

@@ -148,7 +148,7 @@ def test_absent_subaccount_is_alerted_and_not_retried(world, brand):
     assert run(world, want(world, brand.id, "suspended")) == "refused"
 
     row = now_is(world, brand)
-    assert (row.twilio_actual, row.twilio_problem) == ("absent", "SUBACCOUNT_ABSENT")
+    assert (row.twilio_actual, row.twilio_problem) == ("absent", "SUBACCOUNT_MISSING")
     _nothing_is_left_to_do(world, brand, sid)
 
 

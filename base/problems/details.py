@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from base.problems.code import Code
+
 #: The media type of RFC 9457, section 3.
 MEDIA_TYPE = "application/problem+json"
 
@@ -12,16 +14,16 @@ MEDIA_TYPE = "application/problem+json"
 class Problem:
     """The description of one error. It contains no secret."""
 
-    status: int
-    title: str
+    code: Code
     detail: str = ""
 
     def to_dict(self) -> dict[str, object]:
-        """Return the members that RFC 9457 defines; `detail` only if it is given."""
+        """Return the members of RFC 9457 and `code`; `detail` only if it is given."""
         members: dict[str, object] = {
-            "type": "about:blank",
-            "title": self.title,
-            "status": self.status,
+            "type": self.code.path,
+            "title": self.code.title,
+            "status": self.code.status,
+            "code": str(self.code),
         }
         if self.detail:
             members["detail"] = self.detail

@@ -1,0 +1,1 @@
+"""Problems: every refusal code with its HTTP status, title and documentation."""
