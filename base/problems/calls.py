@@ -69,7 +69,7 @@ NO_ASSISTANT = Code(
     "NO_ASSISTANT",
     409,
     "The entry point has no assistant that could talk.",
-    "Give the entry point an assistant with `holdfast call door add`.",
+    "Give the entry point an assistant with `holdfast call entry-point add`.",
 )
 NO_CONTACT = Code(
     "NO_CONTACT",
@@ -81,7 +81,7 @@ UNKNOWN_ENTRY_POINT = Code(
     "UNKNOWN_ENTRY_POINT",
     404,
     "The number, assistant or campaign belongs to no single organization.",
-    "Add it with `holdfast call door add`, or remove all but one of its organizations.",
+    "Add it with `holdfast call entry-point add`, or remove all but one of its organizations.",
 )
 DECIDED_TOO_LATE = Code(
     "DECIDED_TOO_LATE",

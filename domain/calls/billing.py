@@ -16,8 +16,9 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from base.enums import CallBillingState as State
 from base.enums import CallStatus
+from base.problems.calls import FOREIGN_NUMBER
 from db.models.calls import Call
-from domain.calls.rows import FOREIGN_NUMBER, TALKING
+from domain.calls.rows import TALKING
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The registry of codes: each is well formed, documented, and used by its one name."""
+"""The registry of codes: each is well formed, documented, and used by one name."""
 
 from __future__ import annotations
 
