@@ -31,7 +31,7 @@ class CannotCharge(Refused):
     """The provider cannot charge a stored payment method, so top-up could never work."""
 
     def __init__(self, provider: str) -> None:
-        super().__init__(CANNOT_CHARGE, f"{provider} cannot charge a stored payment method yet")
+        super().__init__(CANNOT_CHARGE, provider)
 
 
 class InvalidTopUpTerms(Refused):

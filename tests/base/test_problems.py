@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
+import itertools
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path
 
 import pytest
 
@@ -27,19 +28,19 @@ _IN_SQL = re.compile(r"'([A-Z]+(?:_[A-Z]+)+)'")
 _NO_CODE = {"BALANCE_CORRECTION"}
 
 
-def trees(*packages: str) -> Iterator[tuple[Path, ast.Module]]:
-    """Parse the product's files outside the registry."""
-    for package in packages:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            if path.parent != ROOT / "base" / "problems":
-                yield path, ast.parse(path.read_text())
+@functools.cache
+def nodes_of(package: str) -> list[tuple[str, ast.AST]]:
+    """Parse a package's files outside the registry; return each node with its place."""
+    return [
+        (f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", node)
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if path.parent != ROOT / "base" / "problems"
+        for node in ast.walk(ast.parse(path.read_text()))
+    ]
 
 
 def nodes(*packages: str) -> Iterator[tuple[str, ast.AST]]:
-    for path, tree in trees(*packages):
-        for node in ast.walk(tree):
-            line = getattr(node, "lineno", 0)
-            yield f"{path.relative_to(ROOT)}:{line}", node
+    return itertools.chain.from_iterable(map(nodes_of, packages))
 
 
 def sql_codes() -> set[str]:

@@ -87,7 +87,8 @@ def test_circuit_is_not_closed_without_a_reason(run, redis_client):
     open_circuit(circuits(redis_client), BULK)
     assert run("provider", "close-circuit", "twilio", "bulk")[0] == 2
     code, _, err = run("provider", "close-circuit", "twilio", "bulk", "--why", " ")
-    assert (code, err) == (1, "holdfast: REASON_REQUIRED: the reason must not be empty\n")
+    line = "REASON_REQUIRED: An operator action needs a name and a reason"
+    assert (code, err) == (1, f"holdfast: {line}: the reason must not be empty\n")
     row = shown(run, "twilio", "bulk")
     assert (row["circuit"], row["last_manual_close"]) == ("open", None)
 

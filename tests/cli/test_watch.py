@@ -79,7 +79,8 @@ def test_automatic_top_up_is_refused_while_no_provider_can_charge(run, organizat
     words = ("wallet", "auto-top-up", organization_id)
     code, out, err = run(*words, *TERMS, "--why", "asked")
     assert (code, out) == (1, "")
-    assert err == "holdfast: CANNOT_CHARGE: paypal cannot charge a stored payment method yet\n"
+    title = "The provider cannot charge a stored payment method"
+    assert err == f"holdfast: CANNOT_CHARGE: {title}: paypal\n"
     assert data(run(*words, "--json"))["state"] == "never_set"
 
 
@@ -122,14 +123,14 @@ def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("thresholds", "nope"), "WALLET_NOT_FOUND: nope"),
+        (("thresholds", "nope"), "WALLET_NOT_FOUND: The organization has no wallet: nope"),
         (("thresholds", "ORG", "--set", "20"), "REASON_REQUIRED"),
         (("thresholds", "ORG", "--clear", "--why", " "), "REASON_REQUIRED"),
         (("thresholds", "ORG", "--rearm"), "REASON_REQUIRED"),
-        (("thresholds", "ORG", "--set", "abc", "--why", "x"), "INVALID_AMOUNT: 'abc'"),
+        (("thresholds", "ORG", "--set", "abc", "--why", "x"), "out of bounds: 'abc'"),
         (("thresholds", "ORG", "--set", "0", "--why", "x"), "INVALID_AMOUNT"),
         (("thresholds", "ORG", "--set", "1", "--clear", "--why", "x"), "one of --set, --clear"),
-        (("auto-top-up", "nope"), "WALLET_NOT_FOUND: nope"),
+        (("auto-top-up", "nope"), "WALLET_NOT_FOUND: The organization has no wallet: nope"),
         (("auto-top-up", "ORG", "--off"), "REASON_REQUIRED"),
         (("auto-top-up", "ORG", "--off", "--why", "x"), "TOP_UP_NOT_SET"),
         (

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from base.money import InvalidAmount
+from base.operators import Operator
 from base.outcomes import HeldBack, NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from base.problems.calls import CALL_NOT_FOUND, CALL_SETTLED, INVALID_DURATION, NO_RATE
 from base.problems.details import Problem
@@ -202,7 +203,7 @@ def test_refusals_of_the_domain_have_codes_over_http(backend, signer):
     assert is_problem(client.post(COMMIT, json=other, headers=nobody), CALL_NOT_FOUND)
     backend.caller.world.do(
         lambda session, now: remove_rate(
-            session, backend.caller.id, "default", by="me", why="test", now=now
+            session, backend.caller.id, "default", operator=Operator("me", "test"), now=now
         )
     )
     assert is_problem(backend.reserve(), NO_RATE)
