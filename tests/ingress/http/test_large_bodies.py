@@ -138,7 +138,10 @@ def test_large_bodies_are_limited_and_small_ones_never_wait():
             # A third large body waits, and is refused
             with pytest.raises(HttpRefusal) as refused:
                 await enter(large)
-            assert (refused.value.problem.code.status, refused.value.retry_after_seconds) == (503, 5)
+            assert (refused.value.problem.code.status, refused.value.retry_after_seconds) == (
+                503,
+                5,
+            )
             assert await enter(delivery(content_length=str(LARGE_BYTES))) is False
         # And once a place is free, a large body is read
         assert await enter(large) is True
