@@ -7,14 +7,15 @@ import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from base.problems.operators import REASON_REQUIRED
 from cli.main import COMMANDS as LAZY_COMMANDS
 from cli.main import app
 
 #: Each command with its arguments. Commands whose --why is optional are in test_watch.
 COMMANDS = [
     ("alert", "clear", "1"),
-    ("call", "door", "add", "ORG", "assistant", "asst"),
-    ("call", "door", "remove", "assistant", "asst"),
+    ("call", "entry-point", "add", "ORG", "assistant", "asst"),
+    ("call", "entry-point", "remove", "assistant", "asst"),
     ("call", "end", "CALL"),
     ("call", "rate", "remove", "ORG", "default"),
     ("call", "rate", "set", "ORG", "--per-minute", "1"),
@@ -38,7 +39,9 @@ TESTED_IN_TEST_WATCH = {"wallet thresholds", "wallet auto-top-up"}
 
 
 def paths_with_a_reason(command, path):
-    """Return the path of each command that has the option --why."""
+    """Return the path of each command with the option --why, except hidden ones."""
+    if command.hidden:
+        return set()
     if isinstance(command, TyperGroup):
         context = typer.Context(command)
         return {
@@ -55,7 +58,8 @@ def test_empty_reason_is_refused_before_the_command_connects(arguments, monkeypa
         monkeypatch.setenv(name, "unusable")
     done = CliRunner().invoke(app, [*arguments, "--why", " ", "--by", "ann"])
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "holdfast: REASON_REQUIRED: the reason must not be empty\n"
+    title = REASON_REQUIRED.title.removesuffix(".")
+    assert done.stderr == f"holdfast: REASON_REQUIRED: {title}: the reason must not be empty\n"
 
 
 def test_every_command_with_a_reason_is_tested():

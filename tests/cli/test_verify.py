@@ -115,7 +115,8 @@ def test_missing_key_is_reported_in_one_line_by_both_commands(run, monkeypatch, 
 def test_file_of_another_key_or_changed_is_refused_in_one_line(run, org, monkeypatch, tmp_path):
     file = tmp_path / "heads"
     run("anchor", str(file))
-    line = "holdfast: HEADS_REFUSED: the file was signed with another key, or changed since\n"
+    title = "HEADS_REFUSED: The file of chain heads cannot be trusted"
+    line = f"holdfast: {title}: the file was signed with another key, or changed since\n"
     # Given another key
     monkeypatch.setenv("LEDGER_ANCHOR_KEY", "another key")
     assert run("ledger", "--heads", str(file)) == (1, "", line)
@@ -128,7 +129,8 @@ def test_file_of_another_key_or_changed_is_refused_in_one_line(run, org, monkeyp
 def test_heads_name_the_file_when_it_is_empty(run, org, tmp_path):
     file = tmp_path / "heads"
     file.touch()
-    line = "holdfast: HEADS_REFUSED: the file is empty\n"
+    title = "HEADS_REFUSED: The file of chain heads cannot be trusted"
+    line = f"holdfast: {title}: the file is empty\n"
     assert run("ledger", "--heads", str(file)) == (1, "", line)
 
 
@@ -149,7 +151,8 @@ def test_unusable_file_is_reported_in_one_line(run, org, tmp_path):
 
 
 def test_unknown_organization_is_reported_in_one_line(run):
-    assert run("ledger", "--org", "org_no") == (1, "", "holdfast: WALLET_NOT_FOUND: org_no\n")
+    line = "holdfast: WALLET_NOT_FOUND: The organization has no wallet: org_no\n"
+    assert run("ledger", "--org", "org_no") == (1, "", line)
 
 
 def test_key_is_never_shown(run, org, tmp_path):

@@ -103,7 +103,7 @@ def test_jobs_that_python_notifies_by_name_are_as_declared():
         for call in ast.walk(ast.parse(source)):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Staged":
                 notified.append((path.name, *(getattr(one, "value", None) for one in call.args)))
-    names = {one[2:] for one in notified if isinstance(one[2], str)}
+    names = {tuple(one[2:]) for one in notified if len(one) == 4 and isinstance(one[2], str)}
     assert {name for name, _ in names} == {"enforce_organization", "process_event"}
     for name, queue in names:
         assert queue in (None, str(JOB_TYPES[name].queue)), name

@@ -342,10 +342,12 @@ def test_command_approves_a_debt_limit_and_refuses_in_one_line(
     assert run("25.50", *options) == (0, "already set; nothing changed\n", "")
     assert entries(shared, funded)[-1].note == "ann: good customer (from 0 to 25500000)"
     assert commit(shared, funded, 25_500_100).owed_micros == 0
+    malformed = "INVALID_AMOUNT: The amount is malformed or out of bounds"
+    above = "The wallet is further below zero than the new debt limit allows."
     for amount, line in (
-        ("25", "DEBT_ABOVE_LIMIT"),
-        ("-1", "INVALID_AMOUNT"),
-        ("abc", "INVALID_AMOUNT: 'abc' is not a plain decimal"),
+        ("25", f"DEBT_ABOVE_LIMIT: {above}"),
+        ("-1", f"{malformed}."),
+        ("abc", f"{malformed}: 'abc' is not a plain decimal"),
     ):
         assert run(amount, *options) == (1, "", f"holdfast: {line}\n")
     assert run("25", "--why", " ")[2].startswith("holdfast: REASON_REQUIRED")
