@@ -90,11 +90,13 @@ def _following(plain: Any) -> Any:
         def on_connect_check_health(self, *arguments: Any, **options: Any) -> None:
             try:
                 super().on_connect_check_health(*arguments, **options)
-            except Exception:
-                # redis-py closes the connection after its own errors only. After any other error,
-                # it would use the connection although the server did not greet it as Redis does.
-                self.disconnect()
+            except (redis.RedisError, OSError):
                 raise
+            except Exception as error:
+                # The server did not greet as Redis does. redis-py closes the connection only after
+                # its own errors. After this one, it would use the connection.
+                self.disconnect()
+                raise redis.ConnectionError(f"no greeting of Redis: {error!r}") from error
 
         def read_response(self, *arguments: Any, **options: Any) -> Any:
             try:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import socketserver
-import threading
-
 import pytest
 
 from db.redis.client import connect
 from tests.support.killable_redis import killable_redis
+from tests.support.wrong_server import answering
 from tests.workers.scenes import eventually
 from workers.consumer.probe import RedisProbe
 
@@ -18,22 +15,6 @@ from workers.consumer.probe import RedisProbe
 def own_redis():
     with killable_redis() as server:
         yield server
-
-
-@contextlib.contextmanager
-def answering(answer):
-    """Start a server that answers everything with the same bytes, as a bad proxy does."""
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self):
-            with contextlib.suppress(OSError):
-                while self.request.recv(4096):
-                    self.request.sendall(answer)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"redis://127.0.0.1:{server.server_address[1]}/0"
-        server.shutdown()
 
 
 @pytest.mark.parametrize("state", ["stopped", "killed", "full", "read_only"])
