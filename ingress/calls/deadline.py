@@ -69,9 +69,13 @@ class _Race(Generic[T]):
 
 
 class Urgent:
-    """Short transactions that a live call waits for, isolated from all other work."""
+    """Short transactions that a live call waits for, isolated from all other work.
 
-    def __init__(self, database_url: str) -> None:
+    A request should be answered within `answer_seconds` of its arrival.
+    """
+
+    def __init__(self, database_url: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.answer_seconds = answer_seconds
         self._database = Database(
             database_url,
             name="ingress urgent",

@@ -22,7 +22,7 @@ from domain.calls.pairing import fail_open_token
 from domain.calls.permission import Permission
 from domain.calls.settings import Terms
 from domain.wallet.ledger import log_refusal
-from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
+from ingress.calls.deadline import TooLate, Urgent
 from ingress.calls.snapshot import KnownEntryPoint, Snapshot
 from providers.vapi.events import (
     ASSISTANT_REQUEST,
@@ -67,9 +67,9 @@ class CallAnswers:
         Raises: MalformedWebhook.
         """
         if message.type == ASSISTANT_REQUEST:
-            return await self._admit(call_ask_of(message), began + ANSWER_SECONDS)
+            return await self._admit(call_ask_of(message), began + self._urgent.answer_seconds)
         if message.type == PREDIAL:
-            return await self._predial(predial_of(message), began + ANSWER_SECONDS)
+            return await self._predial(predial_of(message), began + self._urgent.answer_seconds)
         return answer_other(message.type)
 
     async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:

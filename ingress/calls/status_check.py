@@ -22,7 +22,7 @@ from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.calls.status_check import StatusAnswer, check_status
 from ingress.api.endpoint import ApiEndpoint, body_of, object_of, refused, unavailable
 from ingress.api.fields import Fields
-from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
+from ingress.calls.deadline import TooLate, Urgent
 from ingress.http.responses import HttpRefusal, problem_response
 from ingress.problems import refusal_for
 from providers.errors import ForgedWebhook
@@ -63,7 +63,7 @@ class StatusCheck:
                     now=now,
                 )
 
-            found = await self._urgent.run(check, until=began + ANSWER_SECONDS)
+            found = await self._urgent.run(check, until=began + self._urgent.answer_seconds)
         except HttpRefusal as refusal:
             return refused(refusal)
         except Refused as no:

@@ -50,7 +50,9 @@ def signer(tmp_path):
 
 @pytest.fixture
 def ingress(start_ingress, settings, signer):
-    return start_ingress(settings.model_copy(update={"api_jwks_file": signer.path}))
+    """An ingress that gives live calls more time, because tests do not measure the machine."""
+    with_keys = settings.model_copy(update={"api_jwks_file": signer.path})
+    return start_ingress(with_keys, answer_seconds=15)
 
 
 @pytest.fixture
