@@ -142,7 +142,7 @@ def wait(
     """
     began = time.monotonic()
     if not wait_until(condition, limit_seconds=limit_seconds, every_seconds=every_seconds):
-        raise SystemExit(f"waited {limit_seconds:g} s in vain for {what}")
+        raise SystemExit(f"waited {limit_seconds:g} s for {what}, which did not happen")
     return time.monotonic() - began
 
 

@@ -38,14 +38,14 @@ def entitlements(facts: Facts) -> Iterator[Problem]:
         twilio = "active" if active else "suspended"
         yield from check("Twilio", twilio, facts.subaccounts[one.subaccount_sid])
         manual = one.organization_id in by_hand
-        yield from check("freeze by hand", manual, "manual" in found)
+        yield from check("manual freeze", manual, "manual" in found)
         yield from check("freeze for the end", not active, "subscription_inactive" in found)
         yield from check("freeze for what is owed", net < 0, bool(owed))
         reason = _pause_reason(active, manual or net < 0, net)
         running = ("running", None) if reason is None else ("paused", reason)
         yield from check("campaign", running, campaigns[one.campaign_ids[0]])
         paused = ("paused", "manual_pause")
-        yield from check("campaign paused by hand", paused, campaigns[one.campaign_ids[1]])
+        yield from check("campaign paused manually", paused, campaigns[one.campaign_ids[1]])
     for external_id, status in known.items():
         words = f"subscription {external_id}: {status}, unknown at the provider"
         yield Problem("doubled", words, (external_id,))

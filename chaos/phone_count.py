@@ -36,7 +36,7 @@ def phones(facts: Facts) -> Iterator[Problem]:
         facts.add(organization_id, -cost)
         yield from _differs(f"phone {provider_call_id} of {organization_id}", call, cost, known)
     for provider_call_id in known.keys() - facts.calls.keys():
-        yield Problem("doubled", f"phone {provider_call_id}: nobody rang", (provider_call_id,))
+        yield Problem("doubled", f"phone {provider_call_id}: no call was made", (provider_call_id,))
 
 
 def _differs(

@@ -22,7 +22,7 @@ from chaos.faults import Planned, plan, strike
 from chaos.journal import Story, read_journal
 from chaos.report import Report, refusals
 from chaos.rest import jobs_waiting, stand_still, wait_for_rest
-from chaos.sabotage import moves_holds, plan_of, sabotage_database
+from chaos.sabotage import plan_of, sabotage_database, traffic_has_holds
 from chaos.system import System
 
 #: Organizations of a run. The last third is poor.
@@ -91,7 +91,7 @@ def _start_traffic(system: System, asked: Asked, customers: list[Customer]) -> C
         {
             "do": "build",
             "seed": asked.seed,
-            "holds": moves_holds(asked.sabotage),
+            "holds": traffic_has_holds(asked.sabotage),
             "journal": str(system.journal),
             "clients": [
                 _client(one, hot=number < _HOT) for number, one in enumerate(customers[:_CUSTOMERS])

@@ -1,4 +1,6 @@
-"""Sabotages: each breaks one guarantee for a whole run; the count must find it.
+"""Sabotages: each breaks one guarantee for a whole run.
+
+The run's report must then show lost work, drift, or refusals by the database.
 
 A sabotage changes the run's own processes or database. Production code contains none of it.
 """
@@ -13,9 +15,9 @@ from chaos.system import Plan, System
 from db.address import driver_url
 
 SABOTAGES = {
-    "relay-off": "no relay runs: whatever was not rung for, or not heard, is lost",
-    "done-first": "a job is done before its effect: what dies in between is lost",
-    "no-lock": "the wallet's lock is gone: the database refuses, and no balance drifts",
+    "relay-off": "no relay runs: lost notifications are never repeated, so work is lost",
+    "done-first": "a job is committed as done before its effect: a kill in between loses it",
+    "no-lock": "no function locks a wallet: the database refuses, and no balance drifts",
     "no-guards": "lock, entry number and the wallet's foreign key are gone: balances drift",
 }
 
@@ -23,7 +25,7 @@ SABOTAGES = {
 _UNLOCKED = ("no-lock", "no-guards")
 #: A statement that reads wallets under a lock.
 _LOCK = re.compile(r"(FROM wallets\b[^;]*?)\s+FOR NO KEY UPDATE")
-_FUNCTIONS = """
+_LOCKING_FUNCTIONS = """
     SELECT pg_get_functiondef(oid) FROM pg_proc
     WHERE pronamespace = 'public'::regnamespace AND prosrc LIKE '%FROM wallets%FOR NO KEY UPDATE%'
 """
@@ -47,7 +49,7 @@ def plan_of(sabotage: str) -> Plan:
     )
 
 
-def moves_holds(sabotage: str) -> bool:
+def traffic_has_holds(sabotage: str) -> bool:
     """Return whether the traffic has holds and calls.
 
     A hold writes no entry, so only the lock keeps the held amount correct. Without the lock, no
@@ -60,15 +62,15 @@ def sabotage_database(system: System, sabotage: str) -> list[str]:
     """Break the run's own database, as its owner, and list what was done."""
     if sabotage not in _UNLOCKED:
         return []
-    did = []
+    changes = []
     with psycopg.connect(driver_url(system.owner_url), autocommit=True) as owner:
-        for (definition,) in owner.execute(_FUNCTIONS).fetchall():
+        for (definition,) in owner.execute(_LOCKING_FUNCTIONS).fetchall():
             unlocked = _LOCK.sub(r"\1", definition)
             if unlocked != definition:
                 owner.execute(unlocked)
-                did.append(definition.splitlines()[0])
+                changes.append(definition.splitlines()[0])
         if sabotage == "no-guards":
             for statement in _GUARDS:
                 owner.execute(statement)
-                did.append(statement)
-    return did
+                changes.append(statement)
+    return changes

@@ -1,4 +1,4 @@
-"""Reads the schema that a deployed database must have, from migrations run anew."""
+"""Read the schema that a deployed database must have from a new, migrated one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def expected_facts() -> Facts:
 
 
 def facts_of(url: str) -> Facts:
-    """Read the facts of the database at an address."""
+    """Read the schema of the database at this URL: its objects and grants."""
     engine = create_engine(sqlalchemy_url(url))
     try:
         with engine.connect() as connection:

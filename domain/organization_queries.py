@@ -13,8 +13,13 @@ from sqlalchemy.orm import Session
 
 from base.enums import BlockReason
 from db.locks import OrganizationNotFound
-from db.models import Brand, Campaign, Organization, Subscription
-from domain.entitlement import SubscriptionState, spending_blocks, subscription_state
+from db.models import Brand, Campaign, Organization, Subscription, Wallet
+from domain.entitlement import (
+    SubscriptionState,
+    spending_blocks,
+    subscription_state,
+    wallet_block,
+)
 from domain.wallet.queries import WalletView, read_wallet
 
 #: Most organizations or campaigns on one page.
@@ -128,11 +133,14 @@ def read_organization(session: Session, organization_id: str, now: datetime) -> 
     campaigns = list_campaigns(
         session, organization_id=organization_id, limit=CAMPAIGNS_SHOWN_MAX + 1
     )
+    # The block follows from the subscriptions that are shown beside it.
+    state = subscription_state(subscriptions, now)
+    wallet = session.get(Wallet, organization_id, populate_existing=True)
     return OrganizationView(
         organization_id,
         organization.name,
-        subscription_state(subscriptions, now),
-        spending_blocks(session, (organization_id,), now)[organization_id],
+        state,
+        wallet_block(session, organization_id, wallet, state, now),
         read_wallet(session, organization_id, now),
         [_subscription(row) for row in subscriptions],
         [_brand(row) for row in brands],

@@ -8,7 +8,7 @@ class EmbeddedServerError(Exception):
 
 
 class WaitExpired(Exception):
-    """The demo waited in vain for something on which its next step depends."""
+    """A step of the demo did not happen in time, and the next step depends on it."""
 
     def __init__(self, wait: str, seconds: float) -> None:
         super().__init__(

@@ -62,7 +62,7 @@ class Run:
     _began: float = field(default_factory=time.monotonic)
 
     @property
-    def own(self) -> Session:
+    def job_session(self) -> Session:
         """The session of an actor that uses only our database.
 
         Raises: TypeError for an actor that calls a provider.

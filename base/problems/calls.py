@@ -10,7 +10,7 @@ CALL_NOT_FOUND = Code(
     "CALL_NOT_FOUND",
     404,
     "The organization has no call with this id.",
-    "Use the call's id of ours or of its provider, and its organization's token.",
+    "Use an id that Holdfast or the provider gave the call, and its organization's token.",
 )
 CALL_NOT_UNIQUE = Code(
     "CALL_NOT_UNIQUE",

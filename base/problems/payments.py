@@ -12,7 +12,7 @@ _NO_CHARGE = "Nothing is charged."
 UNKNOWN_ORGANIZATION = Code(
     "UNKNOWN_ORGANIZATION",
     409,
-    "The payment or subscription names no organization of ours.",
+    "The payment or subscription names no organization that Holdfast knows.",
     "Find its organization at the provider, and correct it there or in Holdfast.",
     money="Money that arrived is not credited. A subscription opens nothing.",
 )

@@ -7,11 +7,11 @@ from typing import Any
 import redis
 
 from base.enums import Queue
-from base.ids import INSTANT_LENGTH as _DIGITS
+from base.ids import INSTANT_LENGTH
 from db.redis.client import NAMESPACE
 
 #: Characters of a job's id that hold its kind and instant.
-INSTANT_LENGTH = len("job_") + _DIGITS
+_PREFIX_LENGTH = len("job_") + INSTANT_LENGTH
 #: Messages from which a queue counts as long. A shorter one is drained within a second or two.
 LONG = 1_000
 
@@ -32,5 +32,5 @@ def heads_of_long_queues(client: redis.Redis) -> dict[str, str]:
         head: Any = client.lindex(f"{NAMESPACE}:{name}", 0) if length >= LONG else None
         if head is not None:
             # A message's id begins with the job's id (`push`). Jobs of one instant have no order.
-            heads[name] = head.decode()[:INSTANT_LENGTH]
+            heads[name] = head.decode()[:_PREFIX_LENGTH]
     return heads

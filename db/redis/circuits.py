@@ -43,7 +43,7 @@ TRIAL_SECONDS = 30.0
 #: wait.
 _BURST_SECONDS = 0.2
 #: Range of the seconds that a job waits while another call is the trial or Redis is unreachable.
-_REFRESH_AGAIN_SECONDS = (2.0, 5.0)
+_RETRY_SECONDS = (2.0, 5.0)
 #: Jobs that wait for one circuit return spread over half of the wait, at most over these seconds.
 _SPREAD_SECONDS_MAX = 30.0
 
@@ -150,7 +150,7 @@ class Circuits:
         answer = self._ask(lambda: self._enter(keys=keys, args=arguments))
         if answer is None:
             if channel.call_class is RequestClass.BULK:
-                raise HeldBack("Redis is away, so bulk waits", _refresh_again_seconds())
+                raise HeldBack("Redis is away, so bulk waits", _retry_seconds())
             return 0.0, ""
         verdict, milliseconds, ticket = answer
         if verdict != b"go":
@@ -224,7 +224,7 @@ def rates_of(settings: Settings) -> dict[tuple[Provider, RequestClass], float]:
 def _held_back(channel: ProviderChannel, verdict: str, seconds: float) -> HeldBack:
     whom = f"{channel.provider}, {channel.call_class}"
     if verdict == "trial":
-        return HeldBack(f"the circuit is being tried: {whom}", _refresh_again_seconds())
+        return HeldBack(f"the circuit is being tried: {whom}", _retry_seconds())
     # The random part spreads the jobs that wait for the same instant, so that they do not all call
     # the provider at once.
     spread = random.uniform(0, min(max(1.0, seconds / 2), _SPREAD_SECONDS_MAX))  # noqa: S311
@@ -232,8 +232,8 @@ def _held_back(channel: ProviderChannel, verdict: str, seconds: float) -> HeldBa
     return HeldBack(f"{said}: {whom}", seconds + spread)
 
 
-def _refresh_again_seconds() -> float:
-    return random.uniform(*_REFRESH_AGAIN_SECONDS)  # noqa: S311  # jitter, not a secret
+def _retry_seconds() -> float:
+    return random.uniform(*_RETRY_SECONDS)  # noqa: S311  # jitter, not a secret
 
 
 def _ms(seconds: float) -> int:

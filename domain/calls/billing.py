@@ -81,9 +81,15 @@ def _then(*states: State) -> frozenset[State]:
 
 _PRICES = (State.CHARGED, State.FREE)
 #: The states in which a new call can be.
-FIRST_STATES = _then(
-    *(State.HELD, State.TALKING, State.ENDING),
-    *(State.AWAITING_REPORT, State.AWAITING_OPERATOR, State.REFUSED),
+FIRST_STATES = frozenset(
+    {
+        State.HELD,
+        State.TALKING,
+        State.ENDING,
+        State.AWAITING_REPORT,
+        State.AWAITING_OPERATOR,
+        State.REFUSED,
+    }
 )
 #: All states. One transaction may take several steps: a call that is adopted by its final report
 #: is awaiting_report and then charged.
@@ -167,16 +173,18 @@ STATES: Mapping[State, BillingState] = {
 
 
 #: The states of a live call: it has neither ended nor been settled.
-LIVE_STATES = _then(State.HELD, State.TALKING, State.ENDING)
+LIVE_STATES = frozenset({State.HELD, State.TALKING, State.ENDING})
 #: The states of a live call that nothing ends yet.
 CONTINUING_STATES = LIVE_STATES - {State.ENDING}
 #: The states of a call that was closed without a price. A later report can still charge it.
-CLOSED_UNPRICED = _then(State.EXPIRED, State.WITHDRAWN)
+CLOSED_UNPRICED = frozenset({State.EXPIRED, State.WITHDRAWN})
 #: The states of a call that was refused, or whose admission, permission or reservation ended.
-NOT_ADMITTED = _then(State.REFUSED, State.WITHDRAWN)
-UNSETTLED_STATES = LIVE_STATES | _then(
-    State.AWAITING_REPORT, State.WITHHELD, State.AWAITING_OPERATOR
-)
+NOT_ADMITTED = frozenset({State.REFUSED, State.WITHDRAWN})
+UNSETTLED_STATES = LIVE_STATES | {
+    State.AWAITING_REPORT,
+    State.WITHHELD,
+    State.AWAITING_OPERATOR,
+}
 #: The statuses before the provider reports that the call was connected.
 _NOT_CONNECTED = (CallStatus.ADMITTED, CallStatus.QUEUED, CallStatus.RINGING)
 #: Shown in place of these statuses once the call is settled.

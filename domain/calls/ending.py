@@ -163,7 +163,8 @@ def end_round(
         call.end_told_at = call.end_told_at or now
     elif done.at_twilio_too and not is_over(call):
         alert_not_ended(session, call, "neither Vapi nor Twilio accepted the order to end it", now)
-    note(session, call, "end_told", now, f"round {done.number}: {', '.join(accepted) or 'nobody'}")
+    orders = ", ".join(accepted) or "no order accepted"
+    note(session, call, "end_told", now, f"round {done.number}: {orders}")
     if is_over(call):
         return None
     if done.number >= ALERT_ROUND:

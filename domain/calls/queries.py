@@ -33,8 +33,10 @@ _ID_LENGTH_MAX = 64
 _SAME_ID_MAX = 5
 #: The states of the calls that a report of costs counts.
 _COUNTED = (
-    *(CallBillingState.TALKING_UNPAID, CallBillingState.CHARGED),
-    *(CallBillingState.FREE, CallBillingState.EXPIRED),
+    CallBillingState.TALKING_UNPAID,
+    CallBillingState.CHARGED,
+    CallBillingState.FREE,
+    CallBillingState.EXPIRED,
 )
 #: The suffixes of the operation keys of a call's entries.
 _ENTRY_KEYS = ("commit", "released", "expired")

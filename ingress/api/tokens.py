@@ -32,7 +32,7 @@ _TOKEN_LENGTH_MAX = 8_192
 _SHARED_KEY_BYTES_MIN = 32
 _RSA_KEY_BITS_MIN = 2_048
 #: Seconds between two checks whether the key file has changed.
-_REFRESH_AGAIN_SECONDS = 5.0
+_RECHECK_SECONDS = 5.0
 _ID_LENGTH_MAX = 64
 
 
@@ -72,7 +72,7 @@ class Keys:
     def key(self, kid: str) -> tuple[str, Any] | None:
         """Return a key's algorithm and the key; None if there is no such key."""
         with self._lock:
-            if self._clock() - self._looked_at >= _REFRESH_AGAIN_SECONDS:
+            if self._clock() - self._looked_at >= _RECHECK_SECONDS:
                 self._refresh()
             return self._keys.get(kid)
 

@@ -54,7 +54,7 @@ class Snapshot:
         """Read once, waiting a few seconds at most, and keep reading in the background."""
         with anyio.move_on_after(_FIRST_SECONDS):
             await self._refresh()
-        self._task = asyncio.create_task(self._run(), name="snapshot of doors")
+        self._task = asyncio.create_task(self._run(), name="snapshot of entry points")
 
     async def stop(self) -> None:
         """Stop reading."""

@@ -33,7 +33,7 @@ def allowed_to_spend(on: Set, report: Report) -> None:
     """
     report.scene("An organization pays and may spend")
     on.create()
-    report.say("two brands with Twilio subaccounts; three campaigns, one paused by hand")
+    report.say("two brands with Twilio subaccounts; three campaigns, one paused manually")
     report.check("without a subscription it may not spend", on.refusal(), SUBSCRIPTION_INACTIVE)
     subscription = on.ask("POST", "/paypal/subscriptions", {"organization_id": on.organization_id})
     report.say(f"PayPal sends {ACTIVATED} for {subscription['id']}")
@@ -49,14 +49,14 @@ def allowed_to_spend(on: Set, report: Report) -> None:
     )
     report.say("PayPal sends PAYMENT.CAPTURE.COMPLETED over 50.00 USD")
     report.eventually("the wallet holds 50.00 USD", on.balance, 50 * DOLLAR)
-    report.eventually("two campaigns run, the third stays paused by hand", on.campaigns, OPEN)
+    report.eventually("two campaigns run, the third stays paused manually", on.campaigns, OPEN)
     report.eventually("both subaccounts are active at Twilio", on.twilio, ["active", "active"])
     report.eventually("it may spend", on.refusal, None)
 
 
 def suspension(on: Set, report: Report) -> str:
     """Suspend the subscription: all spending must stop. Return the event's id."""
-    report.scene("PayPal suspends the subscription: every door closes")
+    report.scene("PayPal suspends the subscription: all spending stops")
     delivery = on.send(SUSPENDED)[0]
     event_id = str(delivery["event_id"])
     report.check("the signed webhook is answered 200", delivery["status_code"], 200)
@@ -152,7 +152,7 @@ def cancellation(on: Set, report: Report) -> None:
 
 def manual_freeze(on: Set, report: Report) -> None:
     """Freeze the wallet manually: only a person may lift this freeze."""
-    report.scene("A freeze by hand survives the reactivation")
+    report.scene("A manual freeze survives the reactivation")
     on.do(
         lambda session, now: operator_actions.freeze_manually(
             session, on.organization_id, operator=Operator("demo", "fraud check"), now=now
@@ -241,7 +241,7 @@ def killed_worker(on: Set, report: Report) -> None:
 
 def _opens(on: Set, report: Report) -> None:
     report.eventually("unfrozen", on.freezes, [])
-    report.eventually("the two run again; the third is still paused by hand", on.campaigns, OPEN)
+    report.eventually("the two run again; the third is still paused manually", on.campaigns, OPEN)
     report.eventually("both subaccounts are active again", on.twilio, ["active", "active"])
     report.eventually("and read back", on.read_back, ["active", "active"])
 

@@ -42,7 +42,8 @@ _GONE = (404, 410)
 _NOT_FOUND = "not-found"
 #: Bytes of the largest call that is read. It contains the whole conversation, and any metadata.
 CALL_BYTES_MAX = 16_777_216
-#: Retry delay in seconds while another thread waits for the provider: as long as that wait lasts.
+#: Retry delay in seconds for a safety request while another thread waits for a silent Vapi. It is
+#: as long as that thread waits for an answer.
 _SILENT_RETRY_SECONDS = 5.0
 
 
@@ -79,10 +80,8 @@ class VapiApi:
         self._window_seconds = window_seconds
         self._limits = limits
         self._client = build_client(self._base_url)
-        self._read_limit, self._order_limit = (
-            SilenceLimit(limits, _SILENT_RETRY_SECONDS),
-            SilenceLimit(limits, _SILENT_RETRY_SECONDS),
-        )
+        self._read_limit = SilenceLimit(limits, _SILENT_RETRY_SECONDS)
+        self._command_limit = SilenceLimit(limits, _SILENT_RETRY_SECONDS)
 
     def close(self) -> None:
         """Close all connections."""
@@ -125,17 +124,17 @@ class VapiApi:
         spoken). ProviderUnavailable if Vapi did not accept it. CredentialsRejected if the control
         URL requires credentials. HeldBack. Source: docs.vapi.ai, live call control.
         """
-        return self._send_order(
+        return self._send_command(
             control_url, {"type": "say", "content": text, "endCallAfterSpoken": then_end}
         )
 
     def end(self, control_url: str) -> bool:
         """End a live call at once. Result and errors: as `say`."""
-        return self._send_order(control_url, {"type": "end-call"})
+        return self._send_command(control_url, {"type": "end-call"})
 
-    def _send_order(self, control_url: str, order: dict[str, Any]) -> bool:
-        address = self._checked(control_url)
-        with self._order_limit.request():
+    def _send_command(self, control_url: str, command: dict[str, Any]) -> bool:
+        address = self._check_control_url(control_url)
+        with self._command_limit.request():
             answer = exchange(
                 self._client,
                 "POST",
@@ -143,7 +142,7 @@ class VapiApi:
                 limits=self._limits,
                 repeatable=False,
                 deadline=Deadline.after(self._window_seconds),
-                json=order,
+                json=command,
             )
         if answer.status < 300:
             return True
@@ -175,21 +174,24 @@ class VapiApi:
         address = monitor.get("controlUrl") if isinstance(monitor, dict) else None
         return VapiCall(call_facts(call), address if isinstance(address, str) else None)
 
-    def _checked(self, control_url: str) -> str:
+    def _check_control_url(self, control_url: str) -> str:
         """Check that a control URL is Vapi's; strip the "<" and ">" that may surround it."""
         address = control_url.strip().removeprefix("<").removesuffix(">").strip()
         if self._origin is None:
-            is_theirs = _AT_VAPI.fullmatch(address) is not None
+            is_at_vapi = _AT_VAPI.fullmatch(address) is not None
         else:
             path = address.removeprefix(self._origin)
-            is_theirs = path != address and _PATH.fullmatch(path) is not None
-        if not is_theirs or len(address) > _ADDRESS_LENGTH_MAX:
+            is_at_vapi = path != address and _PATH.fullmatch(path) is not None
+        if not is_at_vapi or len(address) > _ADDRESS_LENGTH_MAX:
             raise Refused(CONTROL_URL, "not an address of Vapi's own")
         return address
 
 
 def _origin_of(base_url: str) -> str | None:
-    """Return the scheme, host and port of a stand-in; None for Vapi in any region."""
+    """Return the origin of a server that replaces Vapi; None for Vapi in any region.
+
+    An origin is scheme, host and port.
+    """
     if _AT_VAPI.fullmatch(base_url):
         return None
     parts = urlsplit(base_url)

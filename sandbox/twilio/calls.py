@@ -67,7 +67,7 @@ def pack_call(call: TwilioCall) -> Json:
 
 
 def unpack_call(packed: Json) -> TwilioCall:
-    """Make a call of what was kept, without its watchers."""
+    """Rebuild a call from the result of `pack_call`, without its watchers."""
     began = monotonic_clock(packed["began_at"])
     return TwilioCall(packed["shown"], [], began, packed["callback_url"], packed["callbacks"])
 

@@ -1,4 +1,4 @@
-"""Waiting: a condition is checked at least once, and not longer than allowed."""
+"""`wait_until` checks its condition at least once, and stops at its limit."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def test_wait_ends_at_its_limit_and_checks_at_least_once():
     assert asked == [1]
 
 
-def test_local_time_has_its_zone():
+def test_utc_now_has_the_utc_zone():
     assert utc_now().tzinfo is UTC

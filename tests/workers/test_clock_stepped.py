@@ -37,7 +37,7 @@ def server():
 
 @pytest.fixture
 def stepping(server):
-    """The server with the true time, and a database pool on it."""
+    """Set the true time, delete all jobs, and provide a database pool."""
     server.set_clock(0)
     made = Database(derive_app_url(server.owner_url, PASSWORD), name="test", pool_size=4)
     made.run(
@@ -83,7 +83,7 @@ def test_call_is_ended_in_time_when_the_clock_steps(server, stepping, ahead):
     line = talking(stepping, seconds=15)
     tick(meter)
     assert not ended(line)
-    # When the clock is set by an hour
+    # When the clock is set an hour ahead or back
     server.set_clock(ahead)
 
     def is_ended():
@@ -105,7 +105,7 @@ def test_call_goes_on_when_the_clock_steps_back(server, stepping):
     server.set_clock(-HOUR)
     before = len(steps(stepping))
     assert eventually(lambda: tick(meter) and len(steps(stepping)) > before)
-    # Then it is not ended, and its meter continues from where it was
+    # Then the call is not ended, and its metered time does not include the step
     assert not ended(line)
     talked = (stepping.now() - line.call().metered_from).total_seconds()
     assert 0 <= talked < 120

@@ -47,7 +47,7 @@ def raising(error):
 def test_done_job_and_its_effect_are_committed_together(world):
     # Given a job that makes an organization
     def actor(run, organization_id):
-        run.own.add(Organization(id=organization_id, name="made", created_at=run.now))
+        run.job_session.add(Organization(id=organization_id, name="made", created_at=run.now))
 
     job_id = staged(world)
 
@@ -263,8 +263,8 @@ def test_locked_job_is_not_run(world):
 def test_job_that_raises_rolls_its_work_back_and_keeps_its_attempt(world):
     # Given a job that writes, and then fails
     def actor(run, organization_id):
-        run.own.add(Organization(id=organization_id, name="half done", created_at=run.now))
-        run.own.flush()
+        run.job_session.add(Organization(id=organization_id, name="half done", created_at=run.now))
+        run.job_session.flush()
         raise RuntimeError("in the middle")
 
     # When it runs

@@ -60,4 +60,4 @@ def decide_top_up(run: Run, organization_id: str) -> None:
 
     Replay: while a decision is pending, no other is added. Raises: OrganizationNotFound.
     """
-    top_ups.decide(run.own, organization_id, run.now, chargeable=run.providers.chargeable)
+    top_ups.decide(run.job_session, organization_id, run.now, chargeable=run.providers.chargeable)

@@ -114,7 +114,7 @@ def reconcile_calls(run: Run) -> None:
     Replay: a call is refreshed at most once a minute.
     """
     refreshes, organizations = reconcile.sweep(
-        run.own,
+        run.job_session,
         run.now,
         report_seconds=run.waits.report_seconds,
         silent_seconds=run.waits.silent_seconds,
@@ -127,7 +127,7 @@ def expire_holds(run: Run, organization_id: str) -> None:
 
     Replay: nothing is left to expire.
     """
-    reconcile.expire_unreported(run.own, organization_id, run.now)
+    reconcile.expire_unreported(run.job_session, organization_id, run.now)
 
 
 def _end_at_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], float]:

@@ -47,7 +47,7 @@ def freeze_wallet(run: Run, organization_id: str, reason: str, cause: str) -> No
 
     Replay: an active freeze is left unchanged. Raises: Refused, as place_freeze.
     """
-    place_freeze(run.own, organization_id, reason, cause, run.now)
+    place_freeze(run.job_session, organization_id, reason, cause, run.now)
 
 
 def unfreeze_wallet(run: Run, organization_id: str, reason: str, cause: str) -> None:
@@ -55,4 +55,4 @@ def unfreeze_wallet(run: Run, organization_id: str, reason: str, cause: str) -> 
 
     Replay: a lifted freeze stays lifted. Raises: Refused, as lift_freeze.
     """
-    lift_freeze(run.own, organization_id, reason, cause, run.now)
+    lift_freeze(run.job_session, organization_id, reason, cause, run.now)

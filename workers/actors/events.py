@@ -23,17 +23,19 @@ def process_event(run: Run, event_id: str) -> None:
     An event that cannot be parsed raises an alert. Replay: a processed event is left unchanged.
     Raises: Refused EVENT_NOT_FOUND.
     """
-    event = events.take_event(run.own, event_id, run.now)
+    event = events.take_event(run.job_session, event_id, run.now)
     if event is None:
         raise Refused(EVENT_NOT_FOUND, event_id)
     if event.handled_at is not None or event.body is None:
         return  # a body is deleted only long after its event was handled
     try:
-        take_in(run.own, event, report_of(event.source, event.event_type, event.body), run.now)
+        take_in(
+            run.job_session, event, report_of(event.source, event.event_type, event.body), run.now
+        )
     except MalformedWebhook as error:
         log.error("event_unreadable", event_type=event.event_type, error=str(error))
-        alert_unreadable(run.own, event, str(error), run.now)
-    events.record_outcome(run.own, event)
+        alert_unreadable(run.job_session, event, str(error), run.now)
+    events.record_outcome(run.job_session, event)
 
 
 def report_of(source: str, event_type: str, body: bytes) -> Report:

@@ -19,7 +19,7 @@ def enforce_organization(run: Run, organization_id: str) -> None:
     It also stages a job for each subaccount that is not in its desired state yet.
     Raises: OrganizationNotFound.
     """
-    enforce_entitlement(run.own, organization_id, run.now, heal=True)
+    enforce_entitlement(run.job_session, organization_id, run.now, heal=True)
 
 
 def look_at_subscription(run: Run, provider: str, external_id: str) -> None:

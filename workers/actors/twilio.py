@@ -93,7 +93,7 @@ def check_subaccount(run: Run, brand_id: str) -> None:
 
 def reconcile_twilio(run: Run) -> None:
     """Stage the checks of subaccounts that are due. Replay: a staged check is not due."""
-    staged = subaccount_checks.stage_due_checks(run.own, run.now)
+    staged = subaccount_checks.stage_due_checks(run.job_session, run.now)
     log.info("subaccount_checks_staged", count=staged)
 
 

@@ -23,11 +23,13 @@ def prune(run: Run) -> None:
     """
     settings = run.settings
     jobs = prune_jobs(
-        run.own, over_before=run.now - timedelta(days=settings.jobs_kept_days), limit=_BATCH
+        run.job_session, over_before=run.now - timedelta(days=settings.jobs_kept_days), limit=_BATCH
     )
     bodies = prune_bodies(
-        run.own, handled_before=run.now - timedelta(days=settings.payloads_kept_days), limit=_BATCH
+        run.job_session,
+        handled_before=run.now - timedelta(days=settings.payloads_kept_days),
+        limit=_BATCH,
     )
     if _BATCH in (jobs, bodies):
-        stage(run.own, PRUNE, None)
+        stage(run.job_session, PRUNE, None)
     log.info("pruned", jobs=jobs, bodies=bodies)

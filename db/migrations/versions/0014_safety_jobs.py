@@ -1,7 +1,8 @@
 """An index of due safety jobs.
 
-Why: with 20,000 open safety jobs, each take from PostgreSQL read all of them. Only adds, so that
-the version before goes on beside it. The table is read once while its writers wait.
+Why: workers take due safety jobs from PostgreSQL while Redis is silent. With 20,000 open safety
+jobs, each of their queries read all of them. The migration only adds an index, so processes of the
+previous version keep working. PostgreSQL reads the table once, and writers wait until then.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def _fill(session):
         )
     ).all()
     allowed = {name: re.findall(r"'(\w+)'::text", check) for name, check in checks}
-    # A temporary table is found before the one that it is named after.
+    # PostgreSQL finds this temporary table before `public.calls`.
     session.execute(text("CREATE TEMP TABLE calls (LIKE public.calls INCLUDING DEFAULTS)"))
     columns = {**{name: name for name in _VALUES}, **_DERIVED}
     sources = ", ".join(f"{values} AS {name}" for name, values in _VALUES.items())

@@ -194,4 +194,4 @@ def test_the_dearest_rate_and_the_highest_minimum_are_taken(line):
 
 def test_rate_needs_a_wallet(shared):
     with pytest.raises(WalletNotFound):
-        shared.run(lambda s: set_rate(s, "nobody", Rate(600_000, 1), operator=ANN, now=T0))
+        shared.run(lambda s: set_rate(s, "org_unknown", Rate(600_000, 1), operator=ANN, now=T0))

@@ -73,7 +73,9 @@ def test_spoken_text_is_neither_empty_nor_too_long(line, name):
 
 def test_terms_need_a_wallet(line):
     with pytest.raises(WalletNotFound):
-        line.do(lambda s: set_terms(s, "nobody", Terms(), operator=Operator("ann", "w"), now=T0))
+        line.do(
+            lambda s: set_terms(s, "org_unknown", Terms(), operator=Operator("ann", "w"), now=T0)
+        )
 
 
 def test_concurrent_changes_of_different_terms_both_last(line, shared, shared_urls):
@@ -104,5 +106,5 @@ def test_change_of_terms_out_of_bounds_or_without_a_wallet_is_refused(line):
     with pytest.raises(InvalidCallTerms):
         change(line.id)
     with pytest.raises(WalletNotFound):
-        change("nobody")
+        change("org_unknown")
     assert line.do(lambda s: terms_of(s, line.id)) == Terms(warn_before_seconds=0)

@@ -46,7 +46,7 @@ def described_codes(method: str, path: str) -> set[str]:
     """Return the codes that the OpenAPI document names for an operation."""
     paths = document()["paths"]
     same = [one for one in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", one), path)]
-    # A path without parameters comes before one that also fits.
+    # If several paths match, the one without parameters is meant.
     operation = paths[min(same, key=lambda one: "{" in one)][method.lower()]
     schemas = [
         content["schema"]

@@ -135,7 +135,7 @@ def test_each_end_reason_has_one_class(reason, expected):
 
 
 @pytest.mark.parametrize(("reason", "kind"), CASES)
-def test_connected_call_is_a_platform_fault_by_its_end_reason(reason, kind):
+def test_end_reason_decides_platform_fault_of_a_connected_call(reason, kind):
     content = parsed(report(endedReason=reason)).content
     found = call_facts(content["call"], content)
     assert (found.duration_ms, found.never_connected) == (127_598, False)
@@ -156,7 +156,7 @@ def test_class_decides_whether_a_call_without_a_start_is_free(reason, kind):
     assert found.never_connected is (kind is ReasonClass.NEVER_CONNECTED)
 
 
-def test_platform_fault_that_never_connected_may_still_be_waived():
+def test_unconnected_call_can_be_a_platform_fault():
     assert is_platform_fault(f"{IN_PROGRESS}vapifault-worker-not-available")
     assert is_platform_fault("call.start.error-vapifault-database-error")
     assert not is_platform_fault("call.start.error-subscription-frozen")
