@@ -50,7 +50,7 @@ def signer(tmp_path):
 
 @pytest.fixture
 def ingress(start_ingress, settings, signer):
-    """An ingress that gives live calls more time, because tests do not measure the machine."""
+    """An ingress with more time for live calls, since no test measures time."""
     with_keys = settings.model_copy(update={"api_jwks_file": signer.path})
     return start_ingress(with_keys, answer_seconds=15)
 
