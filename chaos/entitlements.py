@@ -38,7 +38,7 @@ def entitlements(facts: Facts) -> Iterator[Problem]:
         twilio = "active" if active else "suspended"
         yield from check("Twilio", twilio, facts.subaccounts[one.subaccount_sid])
         manual = one.organization_id in by_hand
-        yield from check("manual freeze", manual, "manual" in found)
+        yield from check("freeze placed manually", manual, "manual" in found)
         yield from check("freeze for the end", not active, "subscription_inactive" in found)
         yield from check("freeze for what is owed", net < 0, bool(owed))
         reason = _pause_reason(active, manual or net < 0, net)

@@ -66,8 +66,8 @@ def read(*words: str):
     return json.loads(invoke(*words, "--json"))
 
 
-def wait_for(what: Callable[[], bool], told: Callable[[], object]) -> None:
-    assert wait_until(what, limit_seconds=_EFFECT_SECONDS, every_seconds=0.2), told()
+def wait_for(what: Callable[[], bool], shown: Callable[[], object]) -> None:
+    assert wait_until(what, limit_seconds=_EFFECT_SECONDS, every_seconds=0.2), shown()
 
 
 @dataclass

@@ -214,13 +214,13 @@ def test_a_webhook_that_is_refused_names_the_code(ingress):
         return ingress.client.post("/webhooks/vapi", content=body, headers=headers)
 
     given = vapi_headers(ingress.sandbox)
-    told = [
+    answers = [
         post(b"{}", **{"Content-Type": "application/json"}),
         post(b"[]", **given),
         post(b"{}", **{**given, "Content-Type": "text/plain"}),
     ]
     codes = (UNVERIFIED_WEBHOOK, MALFORMED_REQUEST, UNSUPPORTED_MEDIA_TYPE)
-    for answer, code in zip(told, codes, strict=True):
+    for answer, code in zip(answers, codes, strict=True):
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json() == Problem(code, answer.json()["detail"]).to_dict()
         assert answer.status_code == code.status

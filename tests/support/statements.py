@@ -32,9 +32,9 @@ def pages_read(session: Session, work: Callable[[Session], object]) -> int:
         work(session)
     pages = 0
     for statement, values in sent:
-        told = connection.exec_driver_sql(
+        result = connection.exec_driver_sql(
             f"EXPLAIN (ANALYZE, FORMAT JSON, BUFFERS) {statement}", values
         )
-        plan = told.scalar_one()[0]["Plan"]
+        plan = result.scalar_one()[0]["Plan"]
         pages += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     return pages
