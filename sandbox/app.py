@@ -12,54 +12,57 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import sandbox.paypal.api
-import sandbox.stripe.api
-import sandbox.twilio.api
-import sandbox.vapi.api
 from sandbox.control import Control
 from sandbox.core import Sandbox
 from sandbox.exchange import Answer, Call, json_answer
 from sandbox.gate import Gate, Handler
+from sandbox.paypal import api as paypal
 from sandbox.paypal.control import PayPalControl
+from sandbox.stripe import api as stripe
 from sandbox.stripe.control import StripeControl
+from sandbox.twilio import api as twilio
 from sandbox.twilio.control import TwilioControl
+from sandbox.vapi import api as vapi
 from sandbox.vapi.control import VapiCallControl
 from sandbox.vapi.control_setup import VapiSetupControl
 
 _ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-def build_app(house: Sandbox) -> Starlette:
+def build_app(sandbox: Sandbox) -> Starlette:
     """Build the application that serves one sandbox."""
-    gate = Gate(house)
+    gate = Gate(sandbox)
     routes: list[BaseRoute] = [
-        _provider(gate, "paypal", sandbox.paypal.api.operations(), _not_found),
-        _provider(gate, "twilio", sandbox.twilio.api.operations(), sandbox.twilio.api.not_found),
-        _provider(gate, "stripe", sandbox.stripe.api.operations(), _not_found),
-        _provider(gate, "vapi", sandbox.vapi.api.operations(), _not_found),
+        _provider(gate, "paypal", paypal.operations(), _not_found),
+        _provider(gate, "twilio", twilio.operations(), twilio.not_found),
+        _provider(gate, "stripe", stripe.operations(), _not_found),
+        _provider(gate, "vapi", vapi.operations(), _not_found),
         Mount(
             "/_control",
             routes=[
-                Mount("/paypal", routes=PayPalControl(house).routes()),
-                Mount("/twilio", routes=TwilioControl(house).routes()),
-                Mount("/stripe", routes=StripeControl(house).routes()),
+                Mount("/paypal", routes=PayPalControl(sandbox).routes()),
+                Mount("/twilio", routes=TwilioControl(sandbox).routes()),
+                Mount("/stripe", routes=StripeControl(sandbox).routes()),
                 Mount(
                     "/vapi",
-                    routes=[*VapiCallControl(house).routes(), *VapiSetupControl(house).routes()],
+                    routes=[
+                        *VapiCallControl(sandbox).routes(),
+                        *VapiSetupControl(sandbox).routes(),
+                    ],
                 ),
-                *Control(house).routes(),
+                *Control(sandbox).routes(),
             ],
         ),
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(_SaveFirst, save=house.save)],
-        exception_handlers={ValidationError: _tell_what_is_wrong},
+        middleware=[Middleware(_SaveBeforeResponse, save=sandbox.save)],
+        exception_handlers={ValidationError: _refuse_invalid_body},
     )
 
 
-class _SaveFirst:
-    """Saves the state before each answer."""
+class _SaveBeforeResponse:
+    """Saves the sandbox's state before each response."""
 
     def __init__(self, app: ASGIApp, save: Callable[[], None]) -> None:
         self._app = app
@@ -87,12 +90,12 @@ def _provider(
     return Mount(f"/{name}", routes=routes)
 
 
-def _not_found(house: Sandbox, call: Call) -> Answer:
+def _not_found(sandbox: Sandbox, call: Call) -> Answer:
     message = f"no such operation: {call.method} {call.path}"
     return json_answer({"name": "RESOURCE_NOT_FOUND", "message": message}, 404)
 
 
-async def _tell_what_is_wrong(request: Request, error: Exception) -> Response:
+async def _refuse_invalid_body(request: Request, error: Exception) -> Response:
     wrong: list[dict[str, str]] = []
     if isinstance(error, ValidationError):
         for one in error.errors():

@@ -130,10 +130,10 @@ def _response(answer: Answer) -> Response:
 def _refusal(call: Call, status: int, headers: dict[str, str]) -> Response:
     # Only Twilio's clients read the body of such a response, so only Twilio's has the provider's
     # format.
-    words = "the stand-in was told to fail"
+    message = "this failure was requested from the sandbox"
     if call.provider == "twilio":
         code = 20429 if status == 429 else 20000 + status
-        body = f'{{"code":{code},"message":"{words}","more_info":"","status":{status}}}'
+        body = f'{{"code":{code},"message":"{message}","more_info":"","status":{status}}}'
     else:
-        body = f'{{"name":"FAULT","message":"{words}"}}'
+        body = f'{{"name":"FAULT","message":"{message}"}}'
     return Response(body, status, headers, "application/json")

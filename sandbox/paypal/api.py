@@ -16,7 +16,7 @@ from decimal import Decimal
 from sandbox.core import Sandbox
 from sandbox.exchange import Answer, Call, Json, iso_seconds, json_answer, same_secret
 from sandbox.gate import Handler
-from sandbox.paypal.events import Told, announce
+from sandbox.paypal.events import EventContent, announce
 from sandbox.paypal.problems import invalid, problem, unprocessable
 from sandbox.paypal.state import (
     FAILURE_THRESHOLD,
@@ -51,8 +51,8 @@ def _authorized(handler: Handler) -> Handler:
     def checked(sandbox: Sandbox, call: Call) -> Answer:
         until = sandbox.paypal.tokens.get(call.bearer())
         if until is None or until < datetime.now(UTC):
-            words = {"error": "invalid_token", "error_description": "The token is not valid"}
-            return json_answer(words, 401)
+            body = {"error": "invalid_token", "error_description": "The token is not valid"}
+            return json_answer(body, 401)
         return handler(sandbox, call)
 
     return checked
@@ -78,11 +78,11 @@ def give_token(sandbox: Sandbox, call: Call) -> Answer:
     ours = sandbox.keys.secrets
     known = same_secret(user, ours.paypal_client_id)
     if not (known and same_secret(password, ours.paypal_client_secret)):
-        words = {"error": "invalid_client", "error_description": "Client authentication failed"}
-        return json_answer(words, 401)
+        body = {"error": "invalid_client", "error_description": "Client authentication failed"}
+        return json_answer(body, 401)
     if call.form().get("grant_type") != "client_credentials":
-        words = {"error": "unsupported_grant_type", "error_description": "Unknown grant_type"}
-        return json_answer(words, 400)
+        body = {"error": "unsupported_grant_type", "error_description": "Unknown grant_type"}
+        return json_answer(body, 400)
     token = f"A21AA{secrets.token_urlsafe(60)}"
     sandbox.paypal.tokens[token] = datetime.now(UTC) + timedelta(seconds=_TOKEN_SECONDS)
     given = {
@@ -115,7 +115,7 @@ def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
     subscription = sandbox.paypal.add_subscription(plan_id, custom_id, "APPROVAL_PENDING")
     if request_id:
         sandbox.paypal.made_by_request[request_id] = subscription["id"]
-    announce(sandbox, Told("BILLING.SUBSCRIPTION.CREATED", "subscription", subscription))
+    announce(sandbox, EventContent("BILLING.SUBSCRIPTION.CREATED", "subscription", subscription))
     return _shown(call, subscription, 201)
 
 
@@ -132,12 +132,12 @@ def get_subscription(sandbox: Sandbox, call: Call) -> Answer:
 
 def cancel_subscription(sandbox: Sandbox, call: Call) -> Answer:
     """Answer POST .../cancel: only from ACTIVE or SUSPENDED, and irreversible."""
-    return _move(sandbox, call, ("ACTIVE", "SUSPENDED"), "CANCELLED", reason_required=True)
+    return _change_status(sandbox, call, ("ACTIVE", "SUSPENDED"), "CANCELLED", reason_required=True)
 
 
 def suspend_subscription(sandbox: Sandbox, call: Call) -> Answer:
     """Answer POST .../suspend: only from ACTIVE."""
-    return _move(sandbox, call, ("ACTIVE",), "SUSPENDED", reason_required=True)
+    return _change_status(sandbox, call, ("ACTIVE",), "SUSPENDED", reason_required=True)
 
 
 def activate_subscription(sandbox: Sandbox, call: Call) -> Answer:
@@ -149,10 +149,10 @@ def activate_subscription(sandbox: Sandbox, call: Call) -> Answer:
     failed = subscription["billing_info"]["failed_payments_count"]
     if subscription["status"] == "SUSPENDED" and failed >= FAILURE_THRESHOLD:
         raise unprocessable("SUBSCRIPTION_CANNOT_BE_ACTIVATED", "Too many payments have failed.")
-    return _move(sandbox, call, ("SUSPENDED",), "ACTIVE", reason_required=False)
+    return _change_status(sandbox, call, ("SUSPENDED",), "ACTIVE", reason_required=False)
 
 
-def _move(
+def _change_status(
     sandbox: Sandbox, call: Call, allowed: tuple[str, ...], status: str, *, reason_required: bool
 ) -> Answer:
     subscription = _found(sandbox.paypal.subscriptions, call)
@@ -167,7 +167,9 @@ def _move(
         )
     set_subscription_status(subscription, status)
     event_type = "ACTIVATED" if status == "ACTIVE" else status
-    announce(sandbox, Told(f"BILLING.SUBSCRIPTION.{event_type}", "subscription", subscription))
+    announce(
+        sandbox, EventContent(f"BILLING.SUBSCRIPTION.{event_type}", "subscription", subscription)
+    )
     return Answer(204)
 
 
@@ -200,7 +202,7 @@ def refund_capture(sandbox: Sandbox, call: Call) -> Answer:
     refund = sandbox.paypal.add_refund(capture, value)
     if request_id:
         sandbox.paypal.made_by_request[request_id] = refund["id"]
-    announce(sandbox, Told("PAYMENT.CAPTURE.REFUNDED", "refund", refund))
+    announce(sandbox, EventContent("PAYMENT.CAPTURE.REFUNDED", "refund", refund))
     return _shown(call, refund, 201)
 
 

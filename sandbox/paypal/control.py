@@ -14,8 +14,8 @@ from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.paypal.control_money import MoneyControl
 from sandbox.paypal.events import (
+    EventContent,
     Forgery,
-    Told,
     deliver,
     forge_body,
     make_event,
@@ -26,8 +26,8 @@ from sandbox.paypal.scenario import (
     AmountRefused,
     Subject,
     UnknownResource,
+    apply_event,
     event_type_of_subscription,
-    tell,
 )
 from sandbox.paypal.state import StoredEvent, set_subscription_status
 
@@ -96,7 +96,7 @@ class PayPalControl:
         subscription = self._sandbox.paypal.add_subscription(
             asked.plan_id, asked.organization_id, asked.status
         )
-        return await self._told_of_subscription(subscription, asked, 201)
+        return await self._deliver_subscription_event(subscription, asked, 201)
 
     async def list_subscriptions(self, request: Request) -> Response:
         """Show all subscriptions, or those of one organization."""
@@ -111,7 +111,7 @@ class PayPalControl:
         if subscription is None:
             return refuse("no such subscription", 404)
         set_subscription_status(subscription, asked.status)
-        return await self._told_of_subscription(subscription, asked, 200)
+        return await self._deliver_subscription_event(subscription, asked, 200)
 
     async def add_event(self, request: Request) -> Response:
         """Set the state that an event implies, and deliver the event."""
@@ -130,7 +130,7 @@ class PayPalControl:
             outcome_code=asked.outcome_code,
         )
         try:
-            told = tell(self._sandbox, asked.event_type, subject)
+            content = apply_event(self._sandbox, asked.event_type, subject)
         except UnknownResource as error:
             return refuse(f"no such resource: {error}", 404)
         except AmountRefused as error:
@@ -138,8 +138,8 @@ class PayPalControl:
         given = asked.model_dump(
             include={"event_id", "create_time", "transmission_id", "transmission_time"}
         )
-        told = Told(**{**vars(told), **given})
-        event = make_event(self._sandbox, told, asked.forge)
+        content = EventContent(**{**vars(content), **given})
+        event = make_event(self._sandbox, content, asked.forge)
         # The ingress refuses a forgery. Retries would only add noise to the list of deliveries.
         retry = asked.retry and asked.forge is None
         deliveries: list[Json] = []
@@ -184,14 +184,16 @@ class PayPalControl:
         self._sandbox.paypal.tokens.clear()
         return Response(status_code=204)
 
-    async def _told_of_subscription(self, subscription: Json, asked: Asked, code: int) -> Response:
+    async def _deliver_subscription_event(
+        self, subscription: Json, asked: Asked, code: int
+    ) -> Response:
         event_type = event_type_of_subscription(subscription["status"])
-        told = Told(event_type, "subscription", subscription)
-        deliveries = await self._deliver(told, asked)
+        content = EventContent(event_type, "subscription", subscription)
+        deliveries = await self._deliver(content, asked)
         return JSONResponse(subscription | {"deliveries": deliveries}, code)
 
-    async def _deliver(self, told: Told, asked: Asked) -> list[Json]:
-        return await deliver(self._sandbox, told, retry=asked.retry) if asked.deliver else []
+    async def _deliver(self, content: EventContent, asked: Asked) -> list[Json]:
+        return await deliver(self._sandbox, content, retry=asked.retry) if asked.deliver else []
 
     async def _send(self, event: StoredEvent, copies: int, retry: bool) -> list[Json]:
         addressed = parcel(self._sandbox, event)

@@ -14,8 +14,8 @@ from sandbox.asking import Asked, Currency, Value, refuse, understand
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.paypal.disputes import open_dispute, reopen_dispute, resolve_dispute
-from sandbox.paypal.events import Told, deliver
-from sandbox.paypal.scenario import alert_of_dispute
+from sandbox.paypal.events import EventContent, deliver
+from sandbox.paypal.scenario import dispute_event
 from sandbox.paypal.state import capture_of, money
 
 
@@ -82,8 +82,8 @@ class MoneyControl:
         asked = await understand(request, NewCapture)
         amount = money(asked.value, asked.currency)
         capture = self._sandbox.paypal.add_capture(asked.organization_id, amount, asked.status)
-        told = Told(f"PAYMENT.CAPTURE.{asked.status}", "capture", capture)
-        return await self._answer(told, asked, 201)
+        content = EventContent(f"PAYMENT.CAPTURE.{asked.status}", "capture", capture)
+        return await self._answer(content, asked, 201)
 
     async def list_captures(self, request: Request) -> Response:
         """Show every payment, with the total of its refunds."""
@@ -112,8 +112,10 @@ class MoneyControl:
         if not state.can_refund(capture, value):
             return refuse(f"{value} cannot be refunded: {left:f} is left", 422)
         refund = state.add_refund(capture, value, asked.status)
-        word = "REVERSED" if asked.reversal else "REFUNDED"
-        return await self._answer(Told(f"PAYMENT.CAPTURE.{word}", "refund", refund), asked, 201)
+        suffix = "REVERSED" if asked.reversal else "REFUNDED"
+        return await self._answer(
+            EventContent(f"PAYMENT.CAPTURE.{suffix}", "refund", refund), asked, 201
+        )
 
     async def set_refund_status(self, request: Request) -> Response:
         """Let a refund complete, fail or be cancelled, and deliver the event."""
@@ -122,7 +124,9 @@ class MoneyControl:
         if refund is None:
             return refuse("no such refund", 404)
         self._sandbox.paypal.set_refund_status(refund, asked.status)
-        return await self._answer(Told(f"PAYMENT.REFUND.{asked.status}", "refund", refund), asked)
+        return await self._answer(
+            EventContent(f"PAYMENT.REFUND.{asked.status}", "refund", refund), asked
+        )
 
     async def add_dispute(self, request: Request) -> Response:
         """Dispute a payment, whole or in part, and deliver the event."""
@@ -135,7 +139,7 @@ class MoneyControl:
         asset = {"asset_symbol": asked.asset, "quantity": "0.5"} if asked.asset else None
         ids = [asked.capture_id, *asked.also]
         dispute = open_dispute(self._sandbox.paypal, ids, amount, asset)
-        return await self._answer(alert_of_dispute("CREATED", dispute), asked, 201)
+        return await self._answer(dispute_event("CREATED", dispute), asked, 201)
 
     async def resolve(self, request: Request) -> Response:
         """Resolve a dispute with any outcome and deliver the event."""
@@ -147,7 +151,7 @@ class MoneyControl:
         refunded = money(asked.refunded, currency) if asked.refunded else None
         borne = money(asked.borne_by_seller, currency) if asked.borne_by_seller else None
         resolve_dispute(dispute, asked.outcome_code, refunded, borne)
-        return await self._answer(alert_of_dispute("RESOLVED", dispute), asked)
+        return await self._answer(dispute_event("RESOLVED", dispute), asked)
 
     async def reopen(self, request: Request) -> Response:
         """Reopen a dispute, as an appeal does, and deliver the event."""
@@ -156,10 +160,10 @@ class MoneyControl:
         if dispute is None:
             return refuse("no such dispute", 404)
         reopen_dispute(dispute)
-        return await self._answer(alert_of_dispute("UPDATED", dispute), asked)
+        return await self._answer(dispute_event("UPDATED", dispute), asked)
 
-    async def _answer(self, told: Told, asked: Asked, code: int = 200) -> Response:
+    async def _answer(self, content: EventContent, asked: Asked, code: int = 200) -> Response:
         deliveries: list[Json] = []
         if asked.deliver:
-            deliveries = await deliver(self._sandbox, told, retry=asked.retry)
-        return JSONResponse(told.resource | {"deliveries": deliveries}, code)
+            deliveries = await deliver(self._sandbox, content, retry=asked.retry)
+        return JSONResponse(content.resource | {"deliveries": deliveries}, code)

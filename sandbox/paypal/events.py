@@ -32,7 +32,7 @@ _FORGED_VALUE = "99999.00"
 
 
 @dataclass(frozen=True)
-class Told:
+class EventContent:
     """The content of an event, and the fields of its envelope that a request can set."""
 
     event_type: str
@@ -46,16 +46,18 @@ class Told:
     transmission_time: str = ""
 
 
-def make_event(sandbox: Sandbox, told: Told, forge: Forgery | None = None) -> StoredEvent:
+def make_event(
+    sandbox: Sandbox, content: EventContent, forge: Forgery | None = None
+) -> StoredEvent:
     """Build an event, sign it as PayPal does, and store it."""
-    event_id = told.event_id or f"WH-{letters(17)}-{letters(17)}"
-    body = _envelope(told, event_id)
+    event_id = content.event_id or f"WH-{letters(17)}-{letters(17)}"
+    body = _envelope(content, event_id)
     webhook_id = sandbox.keys.secrets.paypal_webhook_id
     headers = sign(
         sandbox,
         body,
-        transmission_id=told.transmission_id or str(uuid4()),
-        transmission_time=told.transmission_time or iso_seconds(),
+        transmission_id=content.transmission_id or str(uuid4()),
+        transmission_time=content.transmission_time or iso_seconds(),
         webhook_id=_SIMULATOR_WEBHOOK_ID if forge == "webhook_id" else webhook_id,
     )
     if forge == "signature":
@@ -65,7 +67,7 @@ def make_event(sandbox: Sandbox, told: Told, forge: Forgery | None = None) -> St
         body = forge_body(body)
         event_id = json.loads(body)["id"]
     transmission_id = headers["PAYPAL-TRANSMISSION-ID"]
-    event = StoredEvent(event_id, told.event_type, transmission_id, headers, body)
+    event = StoredEvent(event_id, content.event_type, transmission_id, headers, body)
     sandbox.paypal.events[event_id] = event
     return event
 
@@ -83,14 +85,14 @@ def parcel(sandbox: Sandbox, event: StoredEvent) -> Parcel:
     )
 
 
-def announce(sandbox: Sandbox, told: Told) -> None:
+def announce(sandbox: Sandbox, content: EventContent) -> None:
     """Deliver an event to the ingress in the background, with retries."""
-    sandbox.courier.post(parcel(sandbox, make_event(sandbox, told)))
+    sandbox.courier.post(parcel(sandbox, make_event(sandbox, content)))
 
 
-async def deliver(sandbox: Sandbox, told: Told, *, retry: bool) -> list[Json]:
+async def deliver(sandbox: Sandbox, content: EventContent, *, retry: bool) -> list[Json]:
     """Deliver an event to the ingress and wait for the first response."""
-    addressed = parcel(sandbox, make_event(sandbox, told))
+    addressed = parcel(sandbox, make_event(sandbox, content))
     return await sandbox.courier.send(addressed, copies=1, retry=retry)
 
 
@@ -181,22 +183,23 @@ def _id_of(resource: Json) -> object:
     return resource.get("id") or resource.get("dispute_id")
 
 
-def _envelope(told: Told, event_id: str) -> bytes:
+def _envelope(content: EventContent, event_id: str) -> bytes:
     link = f"{LINKS_URL}/v1/notifications/webhooks-events/{event_id}"
+    title = content.event_type.replace(".", " ").capitalize()
     event: Json = {
         "id": event_id,
         "event_version": "1.0",
-        "create_time": told.create_time or iso_ms(),
-        "resource_type": told.resource_type,
-        "resource_version": told.resource_version,
-        "event_type": told.event_type,
-        "summary": f"{told.event_type.replace('.', ' ').capitalize()}: {_id_of(told.resource)}",
-        "resource": told.resource,
+        "create_time": content.create_time or iso_ms(),
+        "resource_type": content.resource_type,
+        "resource_version": content.resource_version,
+        "event_type": content.event_type,
+        "summary": f"{title}: {_id_of(content.resource)}",
+        "resource": content.resource,
         "links": [
             {"href": link, "rel": "self", "method": "GET"},
             {"href": f"{link}/resend", "rel": "resend", "method": "POST"},
         ],
     }
-    if not told.resource_version:
+    if not content.resource_version:
         del event["resource_version"]
     return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()

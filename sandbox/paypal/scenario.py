@@ -20,7 +20,7 @@ from sandbox.paypal.disputes import (
     reopen_dispute,
     resolve_dispute,
 )
-from sandbox.paypal.events import Told
+from sandbox.paypal.events import EventContent
 from sandbox.paypal.state import (
     LINKS_URL,
     build_refund,
@@ -81,11 +81,11 @@ class Subject:
 
 def event_type_of_subscription(status: str) -> str:
     """Return the type of the event that reports a subscription's status."""
-    word = {"APPROVAL_PENDING": "CREATED", "APPROVED": "UPDATED", "ACTIVE": "ACTIVATED"}
-    return f"BILLING.SUBSCRIPTION.{word.get(status, status)}"
+    suffix = {"APPROVAL_PENDING": "CREATED", "APPROVED": "UPDATED", "ACTIVE": "ACTIVATED"}
+    return f"BILLING.SUBSCRIPTION.{suffix.get(status, status)}"
 
 
-def tell(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
+def apply_event(sandbox: Sandbox, event_type: str, subject: Subject) -> EventContent:
     """Set the state that the event implies, and return the event's content.
 
     Raises: UnknownResource if the subject names an ID that no resource has; AmountRefused.
@@ -93,30 +93,30 @@ def tell(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
     if subject.value and not is_amount(subject.value, subject.currency):
         raise AmountRefused(f"PayPal takes no amount of {subject.value} {subject.currency}")
     if event_type.startswith("BILLING.SUBSCRIPTION."):
-        return _tell_subscription(sandbox, event_type, subject)
+        return _apply_subscription_event(sandbox, event_type, subject)
     if event_type.startswith("PAYMENT.CAPTURE."):
-        return _tell_capture(sandbox, event_type, subject)
+        return _apply_capture_event(sandbox, event_type, subject)
     if event_type.startswith("PAYMENT.SALE."):
-        return _tell_sale(sandbox, event_type, subject)
+        return _apply_sale_event(sandbox, event_type, subject)
     if event_type.startswith("CUSTOMER.DISPUTE."):
-        return _tell_dispute(sandbox, event_type, subject)
+        return _apply_dispute_event(sandbox, event_type, subject)
     resource: Json = {"id": subject.resource_id or letters(17)}
     if subject.organization_id:
         resource["custom_id"] = subject.organization_id
-    return Told(event_type, event_type.split(".")[-2].lower(), resource)
+    return EventContent(event_type, event_type.split(".")[-2].lower(), resource)
 
 
-def _tell_subscription(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
-    word = event_type.removeprefix("BILLING.SUBSCRIPTION.")
-    first = "APPROVAL_PENDING" if word == "CREATED" else "ACTIVE"
+def _apply_subscription_event(sandbox: Sandbox, event_type: str, subject: Subject) -> EventContent:
+    suffix = event_type.removeprefix("BILLING.SUBSCRIPTION.")
+    first = "APPROVAL_PENDING" if suffix == "CREATED" else "ACTIVE"
     subscription = find_subscription(sandbox, subject, first)
     if subject.keep_state:
         subscription = copy.deepcopy(subscription)
-    if word in _IMPLIED:
-        set_subscription_status(subscription, _IMPLIED[word], subject.create_time or None)
-    elif word == "PAYMENT.FAILED":
+    if suffix in _IMPLIED:
+        set_subscription_status(subscription, _IMPLIED[suffix], subject.create_time or None)
+    elif suffix == "PAYMENT.FAILED":
         _fail_payment(subscription, subject)
-    return Told(event_type, "subscription", subscription)
+    return EventContent(event_type, "subscription", subscription)
 
 
 def _fail_payment(subscription: Json, subject: Subject) -> None:
@@ -133,11 +133,11 @@ def _fail_payment(subscription: Json, subject: Subject) -> None:
     }
 
 
-def _tell_capture(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
-    word = event_type.removeprefix("PAYMENT.CAPTURE.")
-    if word in ("REFUNDED", "REVERSED"):
-        return Told(event_type, "refund", _find_refund(sandbox, subject))
-    status = "DECLINED" if word in ("DECLINED", "DENIED") else word
+def _apply_capture_event(sandbox: Sandbox, event_type: str, subject: Subject) -> EventContent:
+    suffix = event_type.removeprefix("PAYMENT.CAPTURE.")
+    if suffix in ("REFUNDED", "REVERSED"):
+        return EventContent(event_type, "refund", _find_refund(sandbox, subject))
+    status = "DECLINED" if suffix in ("DECLINED", "DENIED") else suffix
     if subject.new_payment and not _is_known(sandbox, subject, status):
         capture = _add_capture(sandbox, subject, status)
     else:
@@ -149,7 +149,7 @@ def _tell_capture(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
     # A refunded capture keeps its status. A late event about the payment must not undo the refund.
     if capture["status"] in ("PENDING", "DECLINED", "COMPLETED") or subject.keep_state:
         sandbox.paypal.set_capture_status(capture, status)
-    return Told(event_type, "capture", capture)
+    return EventContent(event_type, "capture", capture)
 
 
 def _is_known(sandbox: Sandbox, subject: Subject, status: str) -> bool:
@@ -180,13 +180,13 @@ def _find_refund(sandbox: Sandbox, subject: Subject) -> Json:
     return state.add_refund(capture, value)
 
 
-def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
+def _apply_sale_event(sandbox: Sandbox, event_type: str, subject: Subject) -> EventContent:
     """Report a subscription's payment as a version 1 sale, PayPal's only format."""
-    word = event_type.removeprefix("PAYMENT.SALE.")
+    suffix = event_type.removeprefix("PAYMENT.SALE.")
     subscription = find_subscription(sandbox, subject, "ACTIVE")
     sale_id = letters(17)
     now = iso_seconds()
-    sign = "-" if word in ("REFUNDED", "REVERSED") else ""
+    sign = "-" if suffix in ("REFUNDED", "REVERSED") else ""
     amount = subject.amount()
     sale: Json = {
         "id": sale_id,
@@ -197,7 +197,7 @@ def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
             "details": {},
         },
         "payment_mode": "INSTANT_TRANSFER",
-        "state": {"PENDING": "pending", "DENIED": "denied"}.get(word, "completed"),
+        "state": {"PENDING": "pending", "DENIED": "denied"}.get(suffix, "completed"),
         "create_time": now,
         "update_time": now,
         "links": [
@@ -208,9 +208,9 @@ def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
             }
         ],
     }
-    if word == "REFUNDED":
+    if suffix == "REFUNDED":
         sale["sale_id"] = letters(17)
-    if word == "COMPLETED" and not subject.keep_state:
+    if suffix == "COMPLETED" and not subject.keep_state:
         billing = subscription["billing_info"]
         billing["failed_payments_count"] = 0
         billing["outstanding_balance"] = money("0.00", subject.currency)
@@ -218,41 +218,41 @@ def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
         billing.pop("last_failed_payment", None)
         # PayPal's payments share their IDs, so the API shows a sale as a capture too.
         sandbox.paypal.add_capture(subscription.get("custom_id"), amount, "COMPLETED", sale_id)
-    return Told(event_type, "sale", sale, resource_version="")
+    return EventContent(event_type, "sale", sale, resource_version="")
 
 
-def _tell_dispute(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
+def _apply_dispute_event(sandbox: Sandbox, event_type: str, subject: Subject) -> EventContent:
     """Change a dispute as the event implies, and return the event's content.
 
     CREATED disputes the newest capture, unless that capture has an open dispute. UPDATED reopens
     the capture's resolved dispute. RESOLVED resolves the organization's newest open dispute.
     Without an outcome in the subject, a dispute is resolved for the buyer, and only once.
     """
-    word = event_type.removeprefix("CUSTOMER.DISPUTE.")
-    dispute = _find_dispute(sandbox, subject, word)
+    suffix = event_type.removeprefix("CUSTOMER.DISPUTE.")
+    dispute = _find_dispute(sandbox, subject, suffix)
     if subject.keep_state:
         dispute = copy.deepcopy(dispute)
-    if word == "RESOLVED" and (subject.outcome_code or dispute["status"] != "RESOLVED"):
+    if suffix == "RESOLVED" and (subject.outcome_code or dispute["status"] != "RESOLVED"):
         resolve_dispute(dispute, subject.outcome_code or "RESOLVED_BUYER_FAVOUR", None)
-    elif word == "UPDATED" and dispute["status"] == "RESOLVED":
+    elif suffix == "UPDATED" and dispute["status"] == "RESOLVED":
         reopen_dispute(dispute)
-    return alert_of_dispute(word, dispute)
+    return dispute_event(suffix, dispute)
 
 
-def alert_of_dispute(word: str, dispute: Json) -> Told:
+def dispute_event(suffix: str, dispute: Json) -> EventContent:
     """Return the content of a dispute's event, which has a version 1 resource."""
-    return Told(f"CUSTOMER.DISPUTE.{word}", "dispute", dispute, resource_version="")
+    return EventContent(f"CUSTOMER.DISPUTE.{suffix}", "dispute", dispute, resource_version="")
 
 
-def _find_dispute(sandbox: Sandbox, subject: Subject, word: str) -> Json:
+def _find_dispute(sandbox: Sandbox, subject: Subject, suffix: str) -> Json:
     state = sandbox.paypal
     if subject.resource_id in state.disputes:
         return state.disputes[subject.resource_id]
-    if word == "RESOLVED" and (found := newest_open(state, subject.organization_id)):
+    if suffix == "RESOLVED" and (found := newest_open(state, subject.organization_id)):
         return found
     capture = _find_capture(sandbox, subject, "COMPLETED")
     known = newest_about(state, capture["id"])
-    anew = word == "CREATED" and not subject.keep_state
+    anew = suffix == "CREATED" and not subject.keep_state
     if known is None or (anew and known["status"] == "RESOLVED"):
         return open_dispute(state, [capture["id"]], _disputed(subject, capture))
     return known

@@ -80,7 +80,7 @@ class StripeControl:
         subscription = self._sandbox.stripe.add_subscription(
             new_id("cus"), asked.price, metadata, asked.status
         )
-        return await self._told("customer.subscription.created", subscription, asked, 201)
+        return await self._deliver_event("customer.subscription.created", subscription, asked, 201)
 
     async def set_status(self, request: Request) -> Response:
         """Set any status and deliver the event."""
@@ -89,8 +89,10 @@ class StripeControl:
         if subscription is None:
             return refuse("no such subscription", 404)
         set_subscription_status(subscription, asked.status)
-        word = "deleted" if asked.status == "canceled" else "updated"
-        return await self._told(f"customer.subscription.{word}", subscription, asked, 200)
+        change = "deleted" if asked.status == "canceled" else "updated"
+        return await self._deliver_event(
+            f"customer.subscription.{change}", subscription, asked, 200
+        )
 
     async def complete_session(self, request: Request) -> Response:
         """Create a Checkout session that a buyer has completed, and deliver the event."""
@@ -101,7 +103,7 @@ class StripeControl:
         session["status"] = "complete"
         session["payment_status"] = asked.payment_status
         session["payment_intent"] = new_id("pi")
-        return await self._told("checkout.session.completed", session, asked, 201)
+        return await self._deliver_event("checkout.session.completed", session, asked, 201)
 
     async def add_event(self, request: Request) -> Response:
         """Set the state that an event implies, and deliver the event."""
@@ -115,9 +117,9 @@ class StripeControl:
             about = state.newest_subscription(asked.organization_id)
         if about is None:
             return refuse("no such resource", 404)
-        told = self._apply(asked, about)
+        content = self._apply(asked, about)
         event = state.add_event(
-            asked.event_type, copy.deepcopy(told), asked.event_id, asked.created
+            asked.event_type, copy.deepcopy(content), asked.event_id, asked.created
         )
         sent = await self._sandbox.courier.send(
             parcel(self._sandbox, event, asked.forge),
@@ -153,7 +155,9 @@ class StripeControl:
                 about |= {"status": "expired"}
         return about
 
-    async def _told(self, event_type: str, about: Json, asked: Asked, code: int) -> Response:
+    async def _deliver_event(
+        self, event_type: str, about: Json, asked: Asked, code: int
+    ) -> Response:
         deliveries: list[Json] = []
         if asked.deliver:
             event = self._sandbox.stripe.add_event(event_type, copy.deepcopy(about))

@@ -109,15 +109,15 @@ def update_account(sandbox: Sandbox, call: Call, account: Account) -> Answer:
 
 
 def _check_status(sandbox: Sandbox, account: Account, status: str) -> None:
-    words = "Unable to update Status"
+    prefix = "Unable to update Status"
     if status not in STATUSES:
-        raise _error(400, 21475, f"{words}, invalid Status.")
+        raise _error(400, 21475, f"{prefix}, invalid Status.")
     if account is sandbox.twilio.parent:
-        raise _error(400, 21477, f"{words} for parent accounts")
+        raise _error(400, 21477, f"{prefix} for parent accounts")
     if account.status == "closed":
-        raise _error(400, 21479, f"{words} for subaccount, it has been closed.")
+        raise _error(400, 21479, f"{prefix} for subaccount, it has been closed.")
     if account.suspended_by_twilio:
-        raise _error(400, 21478, f"{words} for subaccount, it has been suspended by Twilio")
+        raise _error(400, 21478, f"{prefix} for subaccount, it has been suspended by Twilio")
 
 
 def list_calls(sandbox: Sandbox, call: Call, account: Account) -> Answer:
@@ -142,7 +142,7 @@ def update_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
         if one.over:
             raise _error(400, 21220, "Call is not in-progress. Cannot redirect.")
         if status == "completed" or one.shown["status"] != "in-progress":
-            one.move(status)
+            one.set_status(status)
     return json_answer(one.shown)
 
 

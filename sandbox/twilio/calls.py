@@ -24,7 +24,7 @@ class TwilioCall:
     shown: Json
     watchers: list[Callable[[TwilioCall], None]] = field(default_factory=list)
     #: Monotonic seconds at which the call was answered.
-    began: float | None = None
+    answered_at: float | None = None
     #: Address of the callbacks about changes of status, and how many were sent. None: no callbacks.
     callback_url: str | None = None
     callbacks: int = 0
@@ -34,25 +34,25 @@ class TwilioCall:
         """Whether the call has ended, for any reason."""
         return self.shown["status"] not in LIVE_STATUSES
 
-    def move(self, status: str) -> None:
+    def set_status(self, status: str) -> None:
         """Set the status and notify the watchers.
 
         Replay: a call that has ended, or already has the status, does not change.
         """
         if self.over or self.shown["status"] == status:
             return
-        self._set(status)
+        self._record_status(status)
         for watch in self.watchers:
             watch(self)
 
-    def _set(self, status: str) -> None:
+    def _record_status(self, status: str) -> None:
         now = rfc2822_now()
         self.shown |= {"status": status, "date_updated": now}
         if status == "in-progress":
-            self.began = time.monotonic()
+            self.answered_at = time.monotonic()
             self.shown["start_time"] = now
         if self.over:
-            seconds = 0 if self.began is None else int(time.monotonic() - self.began)
+            seconds = 0 if self.answered_at is None else int(time.monotonic() - self.answered_at)
             self.shown |= {"end_time": now, "duration": str(seconds)}
 
 
@@ -60,7 +60,7 @@ def pack_call(call: TwilioCall) -> Json:
     """Return what a restart keeps of a call."""
     return {
         "shown": call.shown,
-        "began_at": wall_clock(call.began),
+        "began_at": wall_clock(call.answered_at),
         "callback_url": call.callback_url,
         "callbacks": call.callbacks,
     }
@@ -68,8 +68,8 @@ def pack_call(call: TwilioCall) -> Json:
 
 def unpack_call(packed: Json) -> TwilioCall:
     """Rebuild a call from the result of `pack_call`, without its watchers."""
-    began = monotonic_clock(packed["began_at"])
-    return TwilioCall(packed["shown"], [], began, packed["callback_url"], packed["callbacks"])
+    answered_at = monotonic_clock(packed["began_at"])
+    return TwilioCall(packed["shown"], [], answered_at, packed["callback_url"], packed["callbacks"])
 
 
 def rfc2822_now() -> str:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from sandbox.asking import Asked, refuse, understand
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
-from sandbox.twilio.events import callback, tell_of
+from sandbox.twilio.events import callback, send_status_callbacks
 from sandbox.twilio.state import Account
 
 
@@ -100,7 +100,7 @@ class TwilioControl:
             return refuse("no such subaccount", 404)
         call = self._sandbox.twilio.add_call(account, asked.to, asked.from_, asked.status)
         if asked.callback_url is not None:
-            tell_of(self._sandbox, call, asked.callback_url)
+            send_status_callbacks(self._sandbox, call, asked.callback_url)
         return JSONResponse(call.shown, 201)
 
     async def send_callback(self, request: Request) -> Response:

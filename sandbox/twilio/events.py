@@ -50,7 +50,7 @@ def callback(sandbox: Sandbox, account: Account, url: str, params: dict[str, str
     )
 
 
-def tell_of(sandbox: Sandbox, call: TwilioCall, url: str) -> None:
+def send_status_callbacks(sandbox: Sandbox, call: TwilioCall, url: str) -> None:
     """Send a callback for every later change of the call's status, once each.
 
     `url` has the same meaning as in callback(). A callback is never repeated. A receiver that
@@ -58,13 +58,13 @@ def tell_of(sandbox: Sandbox, call: TwilioCall, url: str) -> None:
     """
     call.callback_url = url
 
-    def tell(call: TwilioCall) -> None:
+    def send_callback(call: TwilioCall) -> None:
         account = sandbox.twilio.accounts[call.shown["account_sid"]]
         form = _voice_form(call, call.callbacks)
         call.callbacks += 1
         sandbox.courier.post(callback(sandbox, account, url, form), retry=False)
 
-    call.watchers.append(tell)
+    call.watchers.append(send_callback)
 
 
 def _voice_form(call: TwilioCall, sequence: int) -> dict[str, str]:

@@ -124,7 +124,7 @@ class TwilioState:
             "subresource_uris": {},
             "uri": f"/{VERSION}/Accounts/{account.sid}/Calls/{sid}.json",
         }
-        call = TwilioCall(shown, began=time.monotonic() if answered else None)
+        call = TwilioCall(shown, answered_at=time.monotonic() if answered else None)
         self.calls[sid] = self._noted(call)
         return call
 

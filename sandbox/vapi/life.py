@@ -13,7 +13,7 @@ from secrets import SystemRandom
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.twilio.calls import TwilioCall
-from sandbox.twilio.events import tell_of
+from sandbox.twilio.events import send_status_callbacks
 from sandbox.twilio.state import Account
 from sandbox.vapi.admission import find_assistant
 from sandbox.vapi.calls import LiveCall
@@ -40,7 +40,7 @@ def carry(
     call.shown["phoneCallProviderId"] = leg.shown["sid"]
     _tie(call, leg)
     if callback_url is not None:
-        tell_of(sandbox, leg, callback_url)
+        send_status_callbacks(sandbox, leg, callback_url)
 
 
 def _tie(call: LiveCall, leg: TwilioCall) -> None:
@@ -62,7 +62,7 @@ def resume(sandbox: Sandbox) -> None:
     """
     for leg in sandbox.twilio.calls.values():
         if leg.callback_url is not None:
-            tell_of(sandbox, leg, leg.callback_url)
+            send_status_callbacks(sandbox, leg, leg.callback_url)
     for call in sandbox.vapi.calls.values():
         leg_of_call = sandbox.twilio.calls.get(call.shown["phoneCallProviderId"])
         if leg_of_call is not None:
@@ -77,7 +77,7 @@ async def live(sandbox: Sandbox, call: LiveCall) -> None:
         await _ring(sandbox, call)
     if call.began is not None:
         await _talk(sandbox, call)
-    _move(sandbox, call, "ended")
+    _change_status(sandbox, call, "ended")
     await _report(sandbox, call)
 
 
@@ -89,12 +89,12 @@ async def _ring(sandbox: Sandbox, call: LiveCall) -> None:
     else:
         await call.last(plan.queued_seconds)
         if not call.over:
-            _move(sandbox, call, "ringing")
+            _change_status(sandbox, call, "ringing")
             await call.last(plan.ring_seconds)
         if not plan.answered:
             call.end("customer-did-not-answer")
     if not call.over:
-        _move(sandbox, call, "in-progress")
+        _change_status(sandbox, call, "in-progress")
 
 
 async def _talk(sandbox: Sandbox, call: LiveCall) -> None:
@@ -117,12 +117,12 @@ def _end_of_leg(call: LiveCall) -> str:
     return "no-answer" if call.reason == "customer-did-not-answer" else "canceled"
 
 
-def _move(sandbox: Sandbox, call: LiveCall, status: str) -> None:
+def _change_status(sandbox: Sandbox, call: LiveCall, status: str) -> None:
     call.set_status(status)
     if call.leg is not None:
-        call.leg.move(_end_of_leg(call) if status == "ended" else status)
+        call.leg.set_status(_end_of_leg(call) if status == "ended" else status)
     lost = sandbox.vapi.behaviour_of(call).lose_status
-    _tell(sandbox, call, status_update(call), lost=lost)
+    _send(sandbox, call, status_update(call), lost=lost)
 
 
 async def _report(sandbox: Sandbox, call: LiveCall) -> None:
@@ -133,10 +133,10 @@ async def _report(sandbox: Sandbox, call: LiveCall) -> None:
     behaviour = sandbox.vapi.behaviour_of(call)
     copies = 2 if behaviour.double_reports else 1
     message = end_of_call_report(call)
-    _tell(sandbox, call, message, lost=behaviour.lose_reports, copies=copies)
+    _send(sandbox, call, message, lost=behaviour.lose_reports, copies=copies)
 
 
-def _tell(sandbox: Sandbox, call: LiveCall, message: Json, *, lost: bool, copies: int = 1) -> None:
+def _send(sandbox: Sandbox, call: LiveCall, message: Json, *, lost: bool, copies: int = 1) -> None:
     if not call.plan.deliver:
         return
     if lost or _random.random() < sandbox.vapi.behaviour_of(call).lose_probability:

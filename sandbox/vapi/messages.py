@@ -15,7 +15,7 @@ from sandbox.vapi.calls import LiveCall
 from sandbox.vapi.events import about, assistant_request, end_of_call_report, status_update
 from sandbox.vapi.state import epoch_ms
 
-_WORDS: list[Json] = [{"role": "assistant", "content": "Hello."}]
+_CONVERSATION: list[Json] = [{"role": "assistant", "content": "Hello."}]
 
 _written: dict[str, Callable[[LiveCall], Json]] = {
     "assistant-request": assistant_request,
@@ -77,11 +77,11 @@ _FIXED: dict[str, Json] = {
     "call.artifact.upload": {"artifactType": "recording"},
     "call.delete.failed": {},
     "call.deleted": {},
-    "call.endpointing.request": {"messagesOpenAIFormatted": _WORDS},
-    "conversation-update": {"messages": [], "messagesOpenAIFormatted": _WORDS},
+    "call.endpointing.request": {"messagesOpenAIFormatted": _CONVERSATION},
+    "conversation-update": {"messages": [], "messagesOpenAIFormatted": _CONVERSATION},
     "handoff-destination-request": {"parameters": {}},
     "hang": {},
-    "knowledge-base-request": {"messages": [], "messagesOpenAIFormatted": _WORDS},
+    "knowledge-base-request": {"messages": [], "messagesOpenAIFormatted": _CONVERSATION},
     "language-change-detected": {"language": "en"},
     "model-output": {"output": "Hello."},
     "phone-call-control": {"request": "hang-up"},
