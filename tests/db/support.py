@@ -33,13 +33,13 @@ def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
         return list(pool.map(one, jobs))
 
 
-def patiently(job: Callable[[], Any]) -> Callable[[], Any]:
+def with_retries(job: Callable[[], Any]) -> Callable[[], Any]:
     """Make a job repeat after a lock timeout, as its real callers do.
 
     On a busy machine any wait for a lock may time out. Nothing has changed then.
     """
 
-    def again_and_again() -> Any:
+    def retry() -> Any:
         for _ in range(30):
             try:
                 return job()
@@ -47,7 +47,7 @@ def patiently(job: Callable[[], Any]) -> Callable[[], Any]:
                 continue
         return job()
 
-    return again_and_again
+    return retry
 
 
 def scalar(url: str, query: str, *values: Any) -> Any:

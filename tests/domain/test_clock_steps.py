@@ -22,7 +22,7 @@ from domain.calls.admission import withdraw
 from domain.calls.permission import PERMISSION_SECONDS
 from domain.calls.reconcile import expire_unreported
 from tests.db.jobs.support import change, claim, finish, seconds_until, stage
-from tests.domain.calls.support import Line, execute
+from tests.domain.calls.support import CallCustomer, execute
 from tests.domain.calls.test_permission import Campaign
 from tests.domain.support import subscribe
 from tests.support.world import make_organization
@@ -31,8 +31,8 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def fresh_line(database):
-    return Line(database, make_organization(database))
+def fresh_customer(database):
+    return CallCustomer(database, make_organization(database))
 
 
 def step(database, seconds=-3_600.0, within=1.0):
@@ -47,58 +47,58 @@ def open_alerts(database):
     return [one for one in rows if one.cleared_at is None]
 
 
-def talking(line, *, talked, seconds=30, ahead=HOUR):
+def talking(customer, *, talked, seconds=30, ahead=HOUR):
     """Make a call that has talked for so long, by a clock that was then set back."""
-    now = line.database.now()
-    line.reserve(seconds=seconds, now=now)
-    line.hear(line.call(), "in_progress", now)
+    now = customer.database.now()
+    customer.reserve(seconds=seconds, now=now)
+    customer.report_status(customer.call(), "in_progress", now)
     execute(
-        line.database,
+        customer.database,
         "UPDATE calls SET metered_from = :began, tick_at = :tick_at",
         began=now + ahead - timedelta(seconds=talked),
         tick_at=now + ahead + timedelta(seconds=5),
     )
 
 
-def tick(line):
-    now = line.database.now()
-    assert line.id in line.do(lambda session: ticks.due_organizations(session, now, 10))
-    return line.tick(now)
+def tick(customer):
+    now = customer.database.now()
+    assert customer.id in customer.do(lambda session: ticks.due_organizations(session, now, 10))
+    return customer.tick(now)
 
 
 @pytest.mark.parametrize(("talked", "ended"), [(10, 0), (29, 1)])
-def test_call_has_talked_as_long_after_a_step_back(fresh_line, talked, ended):
+def test_call_has_talked_as_long_after_a_step_back(fresh_customer, talked, ended):
     # Given an organization whose money is all held for calls, and a clock set back by an hour
-    fresh_line.reserve("c0", seconds=70, now=fresh_line.database.now())
-    talking(fresh_line, talked=talked)
+    fresh_customer.reserve("c0", seconds=70, now=fresh_customer.database.now())
+    talking(fresh_customer, talked=talked)
     # When the step is settled, and the call ticked
-    now = step(fresh_line.database)
-    call = fresh_line.call()
+    now = step(fresh_customer.database)
+    call = fresh_customer.call()
     assert (now - call.metered_from).total_seconds() == pytest.approx(talked, abs=5)
     assert call.tick_at == now
     # Then it is ended only if its money is nearly used up
-    assert tick(fresh_line).ended == ended
-    assert (fresh_line.call().end_decided_at is not None) == bool(ended)
+    assert tick(fresh_customer).ended == ended
+    assert (fresh_customer.call().end_decided_at is not None) == bool(ended)
 
 
-def test_call_that_began_after_the_step_keeps_its_meter(fresh_line):
-    talking(fresh_line, talked=0.5, ahead=timedelta())
-    before = fresh_line.call().metered_from
-    step(fresh_line.database, within=30.0)
-    assert fresh_line.call().metered_from == before
+def test_call_that_began_after_the_step_keeps_its_meter(fresh_customer):
+    talking(fresh_customer, talked=0.5, ahead=timedelta())
+    before = fresh_customer.call().metered_from
+    step(fresh_customer.database, within=30.0)
+    assert fresh_customer.call().metered_from == before
 
 
-def test_call_is_ticked_when_its_tick_is_further_ahead_than_any(fresh_line):
-    talking(fresh_line, talked=10)
-    tick(fresh_line)
+def test_call_is_ticked_when_its_tick_is_further_ahead_than_any(fresh_customer):
+    talking(fresh_customer, talked=10)
+    tick(fresh_customer)
     # And no tick is ever more than a minute ahead
-    execute(fresh_line.database, "UPDATE calls SET metered_from = clock_timestamp()")
-    fresh_line.pay(100_000)
-    fresh_line.terms(step_seconds=3_000)
-    now = fresh_line.database.now()
-    execute(fresh_line.database, "UPDATE calls SET tick_at = :now", now=now)
-    fresh_line.tick(now + timedelta(seconds=28))
-    wait = (fresh_line.call().tick_at - now).total_seconds()
+    execute(fresh_customer.database, "UPDATE calls SET metered_from = clock_timestamp()")
+    fresh_customer.pay(100_000)
+    fresh_customer.terms(step_seconds=3_000)
+    now = fresh_customer.database.now()
+    execute(fresh_customer.database, "UPDATE calls SET tick_at = :now", now=now)
+    fresh_customer.tick(now + timedelta(seconds=28))
+    wait = (fresh_customer.call().tick_at - now).total_seconds()
     assert wait == pytest.approx(28 + 60, abs=0.01)
 
 

@@ -20,7 +20,7 @@ from domain.jobs.operator import discard_manually
 from domain.operator_notes import record_action
 from domain.operator_queries import PAGE_MAX, list_actions
 from tests.db.jobs.support import change, claim, fail, stage
-from tests.domain.calls.support import Line
+from tests.domain.calls.support import CallCustomer
 from tests.support.statements import pages_read
 from tests.support.world import make_organization
 
@@ -136,12 +136,12 @@ def test_an_organization_has_all_actions_on_what_belongs_to_it(shared, org):
 
 
 def test_actions_on_a_call_are_found_by_its_id(shared):
-    line = Line(shared, make_organization(shared))
-    call_id = line.let_in()
-    act(shared, f"{line.id} {call_id}", name="call.end")
-    expected = [("call.end", f"{line.id} {call_id}")]
+    customer = CallCustomer(shared, make_organization(shared))
+    call_id = customer.admit_call()
+    act(shared, f"{customer.id} {call_id}", name="call.end")
+    expected = [("call.end", f"{customer.id} {call_id}")]
     assert listed(shared, subject=call_id) == expected
-    assert listed(shared, organization_id=line.id, subject=call_id) == expected
+    assert listed(shared, organization_id=customer.id, subject=call_id) == expected
 
 
 @pytest.fixture(scope="module")

@@ -383,7 +383,7 @@ def test_first_refreshes_recorded_at_once_make_one_row(shared, org):
 def test_concurrent_reports_and_refreshes_end_with_the_providers_state(shared, org):
     one = subscribe(shared, org)
 
-    def refresh_patiently():
+    def refresh_with_retries():
         try:
             return refresh_subscription(shared, one, org, "suspended", changed_at=later(60))
         except NotYet:
@@ -395,11 +395,11 @@ def test_concurrent_reports_and_refreshes_end_with_the_providers_state(shared, o
                 lambda n=n: report_subscription(shared, one, closing=True, now=later(n))
                 for n in range(6)
             ),
-            *[refresh_patiently] * 6,
+            *[refresh_with_retries] * 6,
         ]
     )
     assert not [each for each in results if isinstance(each, Exception)]
     found = subscription(shared, one)
     assert (found.reports, found.reported_at) == (6, later(5))
-    refresh_patiently()
+    refresh_with_retries()
     assert subscription(shared, one).status == "suspended"

@@ -17,7 +17,7 @@ from domain.calls.rates import Rate
 from local.databases import derive_app_url
 from tests.conftest import PASSWORD
 from tests.db.jobs.support import change, claim, stage
-from tests.domain.calls.support import Line
+from tests.domain.calls.support import CallCustomer
 from tests.support.stepping import MISSING, stepping_server
 from tests.support.world import make_organization
 from tests.workers.scenes import eventually
@@ -57,16 +57,16 @@ def tick(meter):
 
 def talking(database, *, seconds):
     """Start a call of an organization that has money for `seconds` seconds."""
-    line = Line(database, make_organization(database), cents=seconds)
-    line.rate(Rate(600_000, 1))
+    customer = CallCustomer(database, make_organization(database), cents=seconds)
+    customer.rate(Rate(600_000, 1))
     now = database.now()
-    line.reserve(seconds=seconds, now=now)
-    line.hear(line.call(), "in_progress", now)
-    return line
+    customer.reserve(seconds=seconds, now=now)
+    customer.report_status(customer.call(), "in_progress", now)
+    return customer
 
 
-def ended(line):
-    return line.call().end_decided_at is not None
+def ended(customer):
+    return customer.call().end_decided_at is not None
 
 
 def steps(database):
@@ -80,15 +80,15 @@ def test_call_is_ended_in_time_when_the_clock_steps(server, stepping, ahead):
     meter = Meter(stepping)
     tick(meter)
     before = len(steps(stepping))
-    line = talking(stepping, seconds=15)
+    customer = talking(stepping, seconds=15)
     tick(meter)
-    assert not ended(line)
+    assert not ended(customer)
     # When the clock is set an hour ahead or back
     server.set_clock(ahead)
 
     def is_ended():
         tick(meter)
-        return ended(line)
+        return ended(customer)
 
     # Then the call is ended before its money runs out, and an alert reports the step
     assert eventually(is_ended)
@@ -100,14 +100,14 @@ def test_call_goes_on_when_the_clock_steps_back(server, stepping):
     # Given a call with money for a long talk
     meter = Meter(stepping)
     tick(meter)
-    line = talking(stepping, seconds=3_000)
+    customer = talking(stepping, seconds=3_000)
     tick(meter)
     server.set_clock(-HOUR)
     before = len(steps(stepping))
     assert eventually(lambda: tick(meter) and len(steps(stepping)) > before)
     # Then the call is not ended, and its metered time does not include the step
-    assert not ended(line)
-    talked = (stepping.now() - line.call().metered_from).total_seconds()
+    assert not ended(customer)
+    talked = (stepping.now() - customer.call().metered_from).total_seconds()
     assert 0 <= talked < 120
 
 

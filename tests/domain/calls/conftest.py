@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.domain.calls.support import line, other
+from tests.domain.calls.support import customer, other
 
-__all__ = ["line", "other"]
+__all__ = ["customer", "other"]

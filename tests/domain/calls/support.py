@@ -51,7 +51,7 @@ OVER = 930
 NO_WARNING = {"warn_before_seconds": 0}
 
 
-class Line:
+class CallCustomer:
     """An organization with money, a rate, an assistant, a phone number and its calls."""
 
     def __init__(self, database: Database, org: str, *, cents: int = 100) -> None:
@@ -127,7 +127,7 @@ class Line:
         ask = self.ask(**changes)
         return self.do(lambda session: admission.admit(session, ask, now))
 
-    def let_in(self, now: datetime = T0, **changes: Any) -> str:
+    def admit_call(self, now: datetime = T0, **changes: Any) -> str:
         """Admit a call and return its ID."""
         made = self.admit(now, **changes)
         assert made.refusal is None and made.call_id is not None, made
@@ -209,7 +209,7 @@ class Line:
         given = {"phone_number_id": self.number_id, **changes}
         return CallFacts(external_id, CallStatus(status) if status else None, **given)
 
-    def hear(
+    def report_status(
         self,
         call: Call | str,
         status: str | None,
@@ -217,17 +217,17 @@ class Line:
         *,
         final: bool = False,
         talking_ms: int | None = None,
-        heard_at: datetime | None = None,
+        received_at: datetime | None = None,
         **changes: Any,
     ) -> bool:
         """Apply a provider's message about a call."""
         report = CallReport(self.facts(call, status, **changes), final=final, talking_ms=talking_ms)
-        return self.do(lambda s: status_updates.apply_report(s, report, heard_at or now, now))
+        return self.do(lambda s: status_updates.apply_report(s, report, received_at or now, now))
 
     def report(self, call: Call | str, seconds: float | None, now: datetime = T0, **more: Any):
         """Apply the provider's report after the end of a call."""
         duration_ms = None if seconds is None else round(seconds * 1000)
-        return self.hear(call, "ended", now, final=True, duration_ms=duration_ms, **more)
+        return self.report_status(call, "ended", now, final=True, duration_ms=duration_ms, **more)
 
     def refresh(self, call: Call, status: str, now: datetime = T0, **changes: Any) -> None:
         """Apply a refresh of the call."""
@@ -283,20 +283,20 @@ class Line:
 
 
 @pytest.fixture
-def line(shared, org):
+def customer(shared, org):
     """An organization with one dollar and a rate of a cent per second."""
-    return Line(shared, org)
+    return CallCustomer(shared, org)
 
 
 @pytest.fixture
 def other(shared):
     """Another organization with one dollar and the same rate."""
-    return Line(shared, make_organization(shared))
+    return CallCustomer(shared, make_organization(shared))
 
 
-def absent(line: Line, now: datetime, call_id: str = "c1") -> None:
+def report_absent(customer: CallCustomer, now: datetime, call_id: str = "c1") -> None:
     """Record that the provider does not know the call."""
-    line.do(lambda session: reconcile.call_is_absent(session, line.id, call_id, now))
+    customer.do(lambda session: reconcile.call_is_absent(session, customer.id, call_id, now))
 
 
 def unknown_alerts(database: Database, external_id: str) -> list[Alert]:

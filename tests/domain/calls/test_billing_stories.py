@@ -16,7 +16,7 @@ from domain.calls.admission import withdraw
 from domain.calls.billing import FIRST_STATES, STATES, UNSETTLED_STATES, billing_state
 from domain.calls.rates import remove_rate
 from domain.calls.reconcile import expire_unreported
-from tests.domain.calls.support import OVER, RATE, Line, absent
+from tests.domain.calls.support import OVER, RATE, CallCustomer, report_absent
 from tests.domain.support import ANN, T0, later
 from tests.support.world import make_organization
 
@@ -24,8 +24,8 @@ from tests.support.world import make_organization
 REPORTED, NAMED = later(5), later(20)
 
 
-class Observed(Line):
-    """A line that records its calls' billing states after every transaction."""
+class Observed(CallCustomer):
+    """A customer that records its calls' billing states after every transaction."""
 
     def __init__(self, database, org, others=()):
         self.paths: dict[str, list[CallBillingState]] = {}
@@ -66,7 +66,7 @@ class Observed(Line):
 
     def adopted(self, status, now=REPORTED, **more):
         """Report an outgoing call that Holdfast does not know; return its ID."""
-        self.hear(self.vapi_id(), status, now, direction="outbound", **more)
+        self.report_status(self.vapi_id(), status, now, direction="outbound", **more)
         return next(one.id for one in self.calls() if one.provider_call_id == self.vapi_id())
 
     def expire(self):
@@ -78,248 +78,248 @@ class Observed(Line):
     def foreign(self, status, now=NAMED, **more):
         """Report the call with the number of another organization."""
         theirs = {"phone_number_id": self.others[0].number_id}
-        self.hear(self.vapi_id(), status, now, direction="outbound", **theirs, **more)
+        self.report_status(self.vapi_id(), status, now, direction="outbound", **theirs, **more)
 
     def foreign_twice(self, status, now=NAMED, **more):
         """Report the call with the number and the assistant of two other organizations."""
         number, assistant = self.others
         assistant.entry_point("assistant", assistant.assistant_id)
         theirs = {"phone_number_id": number.number_id, "assistant_id": assistant.assistant_id}
-        self.hear(self.vapi_id(), status, now, direction="outbound", **theirs, **more)
+        self.report_status(self.vapi_id(), status, now, direction="outbound", **theirs, **more)
 
 
-def conversation(line):
-    line.paired()
-    line.hear(line.vapi_id(), "in_progress", later(1))
-    line.hear(line.vapi_id(), "ended", later(21))
-    line.report(line.vapi_id(), 20, later(30))
+def conversation(customer):
+    customer.paired()
+    customer.report_status(customer.vapi_id(), "in_progress", later(1))
+    customer.report_status(customer.vapi_id(), "ended", later(21))
+    customer.report(customer.vapi_id(), 20, later(30))
 
 
-def no_answer(line):
-    line.paired()
-    line.hear(line.vapi_id(), "ended", later(21))
-    line.report(line.vapi_id(), 0, later(30), never_connected=True)
+def no_answer(customer):
+    customer.paired()
+    customer.report_status(customer.vapi_id(), "ended", later(21))
+    customer.report(customer.vapi_id(), 0, later(30), never_connected=True)
 
 
-def committed_too_early(line):
-    line.paired()
-    line.commit("c1", 20, later(5))
-    line.hear(line.vapi_id(), "in_progress", later(10))
-    line.hear(line.vapi_id(), "ended", later(20))
+def committed_too_early(customer):
+    customer.paired()
+    customer.commit("c1", 20, later(5))
+    customer.report_status(customer.vapi_id(), "in_progress", later(10))
+    customer.report_status(customer.vapi_id(), "ended", later(20))
 
 
-def given_up_too_early(line):
-    line.paired()
-    line.commit("c1", 0, later(5))
-    line.hear(line.vapi_id(), "in_progress", later(10))
-    line.hear(line.vapi_id(), "ended", later(20))
+def given_up_too_early(customer):
+    customer.paired()
+    customer.commit("c1", 0, later(5))
+    customer.report_status(customer.vapi_id(), "in_progress", later(10))
+    customer.report_status(customer.vapi_id(), "ended", later(20))
 
 
-def ended_by_an_operator(line):
-    line.paired()
-    line.hear(line.vapi_id(), "in_progress", later(1))
-    line.decide("c1", later(10))
-    line.hear(line.vapi_id(), "ended", later(12))
-    line.report(line.vapi_id(), 11, later(20))
+def ended_by_an_operator(customer):
+    customer.paired()
+    customer.report_status(customer.vapi_id(), "in_progress", later(1))
+    customer.decide("c1", later(10))
+    customer.report_status(customer.vapi_id(), "ended", later(12))
+    customer.report(customer.vapi_id(), 11, later(20))
 
 
 def settled_during_the_conversation(seconds):
-    def story(line):
-        line.paired()
-        line.hear(line.vapi_id(), "in_progress", later(1))
-        line.settle_manually("c1", seconds, later(30))
+    def story(customer):
+        customer.paired()
+        customer.report_status(customer.vapi_id(), "in_progress", later(1))
+        customer.settle_manually("c1", seconds, later(30))
 
     return story
 
 
-def settled_while_being_ended(line):
-    line.paired()
-    line.decide("c1", later(1))
-    line.settle_manually("c1", 0, later(5))
+def settled_while_being_ended(customer):
+    customer.paired()
+    customer.decide("c1", later(1))
+    customer.settle_manually("c1", 0, later(5))
 
 
-def expired_while_being_ended(line):
-    line.unpaired()
-    line.decide("c1", later(1))
-    line.expire()
-    ours = line.metadata()
-    line.hear(line.vapi_id(), "in_progress", later(940), **ours)
-    line.settle_manually("c1", 4, later(950))
+def expired_while_being_ended(customer):
+    customer.unpaired()
+    customer.decide("c1", later(1))
+    customer.expire()
+    ours = customer.metadata()
+    customer.report_status(customer.vapi_id(), "in_progress", later(940), **ours)
+    customer.settle_manually("c1", 4, later(950))
 
 
-def withdrawn_while_being_ended(line):
-    line.unpaired()
-    line.decide("c1", later(1))
-    line.withdraw()
-    line.hear(line.vapi_id(), "in_progress", later(940), **line.metadata())
+def withdrawn_while_being_ended(customer):
+    customer.unpaired()
+    customer.decide("c1", later(1))
+    customer.withdraw()
+    customer.report_status(customer.vapi_id(), "in_progress", later(940), **customer.metadata())
 
 
 def expired_then(*, seconds):
-    def story(line):
-        line.unpaired()
-        line.expire()
-        line.commit("c1", seconds, later(1000))
+    def story(customer):
+        customer.unpaired()
+        customer.expire()
+        customer.commit("c1", seconds, later(1000))
 
     return story
 
 
 def withdrawn_then(*, seconds):
-    def story(line):
-        line.unpaired()
-        line.withdraw()
-        line.commit("c1", seconds, later(1000))
+    def story(customer):
+        customer.unpaired()
+        customer.withdraw()
+        customer.commit("c1", seconds, later(1000))
 
     return story
 
 
-def second_hold(line):
-    line.paired()
-    absent(line, later(OVER))
-    line.hear(line.vapi_id(), "in_progress", later(940))
+def second_hold(customer):
+    customer.paired()
+    report_absent(customer, later(OVER))
+    customer.report_status(customer.vapi_id(), "in_progress", later(940))
 
 
-def second_hold_after_withdrawal(line):
-    line.unpaired()
-    line.withdraw()
-    line.hear(line.vapi_id(), "in_progress", later(10), **line.metadata())
+def second_hold_after_withdrawal(customer):
+    customer.unpaired()
+    customer.withdraw()
+    customer.report_status(customer.vapi_id(), "in_progress", later(10), **customer.metadata())
 
 
-def merged(line):
-    line.unpaired()
-    line.adopted("in_progress")
-    line.reserve("c1", provider=line.vapi_id(), now=later(6))
+def merged(customer):
+    customer.unpaired()
+    customer.adopted("in_progress")
+    customer.reserve("c1", provider=customer.vapi_id(), now=later(6))
 
 
-def merged_while_being_ended(line):
-    line.unpaired()
-    line.decide("c1", later(1))
-    line.adopted("in_progress")
-    line.reserve("c1", provider=line.vapi_id(), now=later(6))
+def merged_while_being_ended(customer):
+    customer.unpaired()
+    customer.decide("c1", later(1))
+    customer.adopted("in_progress")
+    customer.reserve("c1", provider=customer.vapi_id(), now=later(6))
 
 
 def paired_after(seconds, status):
     """Commit a reservation before it is paired with the call that Vapi reports."""
 
-    def story(line):
-        line.unpaired()
-        line.commit("c1", seconds, later(21))
-        line.adopted(status, later(22))
-        line.reserve("c1", provider=line.vapi_id(), now=later(30))
+    def story(customer):
+        customer.unpaired()
+        customer.commit("c1", seconds, later(21))
+        customer.adopted(status, later(22))
+        customer.reserve("c1", provider=customer.vapi_id(), now=later(30))
 
     return story
 
 
-def adopted_is_paid_by_the_reservation(line):
-    line.unpaired()
-    line.commit("c1", 20, later(21))
-    call_id = line.adopted("in_progress", later(22))
-    line.commit("c1", 20, later(30), line.vapi_id())
-    line.hear(line.vapi_id(), "ended", later(40))
+def adopted_is_paid_by_the_reservation(customer):
+    customer.unpaired()
+    customer.commit("c1", 20, later(21))
+    call_id = customer.adopted("in_progress", later(22))
+    customer.commit("c1", 20, later(30), customer.vapi_id())
+    customer.report_status(customer.vapi_id(), "ended", later(40))
     return call_id
 
 
-def ending_is_paid_by_the_reservation(line):
-    line.unpaired()
-    line.commit("c1", 20, later(21))
-    call_id = line.adopted("in_progress", later(22))
-    line.decide(call_id, later(23))
-    line.commit("c1", 20, later(30), line.vapi_id())
+def ending_is_paid_by_the_reservation(customer):
+    customer.unpaired()
+    customer.commit("c1", 20, later(21))
+    call_id = customer.adopted("in_progress", later(22))
+    customer.decide(call_id, later(23))
+    customer.commit("c1", 20, later(30), customer.vapi_id())
     return call_id
 
 
-def free_is_paid_by_the_reservation(line):
-    line.unpaired()
-    line.commit("c1", 20, later(21))
-    call_id = line.adopted("ended", later(22))
-    line.report(line.vapi_id(), 0, later(25), never_connected=True, direction="outbound")
-    line.commit("c1", 20, later(30), line.vapi_id())
+def free_is_paid_by_the_reservation(customer):
+    customer.unpaired()
+    customer.commit("c1", 20, later(21))
+    call_id = customer.adopted("ended", later(22))
+    customer.report(customer.vapi_id(), 0, later(25), never_connected=True, direction="outbound")
+    customer.commit("c1", 20, later(30), customer.vapi_id())
     return call_id
 
 
-def waiting(line):
+def waiting(customer):
     """Have an adopted call wait for a charged reservation; return its ID."""
-    line.unpaired()
-    line.commit("c1", 20, later(21))
-    call_id = line.adopted("ended", later(22))
-    line.report(line.vapi_id(), 20, later(25), direction="outbound")
+    customer.unpaired()
+    customer.commit("c1", 20, later(21))
+    call_id = customer.adopted("ended", later(22))
+    customer.report(customer.vapi_id(), 20, later(25), direction="outbound")
     return call_id
 
 
-def waits_and_is_paired(line):
-    call_id = waiting(line)
-    line.commit("c1", 20, later(30), line.vapi_id())
+def waits_and_is_paired(customer):
+    call_id = waiting(customer)
+    customer.commit("c1", 20, later(30), customer.vapi_id())
     return call_id
 
 
-def waits_and_is_waived(line):
-    call_id = waiting(line)
-    line.settle_manually(call_id, 0, later(30))
+def waits_and_is_waived(customer):
+    call_id = waiting(customer)
+    customer.settle_manually(call_id, 0, later(30))
     return call_id
 
 
-def waits_for_another_call(line):
-    call_id = waiting(line)
-    line.commit("c1", 20, later(30), line.vapi_id("w"))
+def waits_for_another_call(customer):
+    call_id = waiting(customer)
+    customer.commit("c1", 20, later(30), customer.vapi_id("w"))
     return call_id
 
 
-def rated_too_late(line):
-    line.unrate()
-    call_id = line.adopted("ended")
-    line.rate(RATE)
-    line.hear(line.vapi_id(), "ended", later(40), direction="outbound")
+def rated_too_late(customer):
+    customer.unrate()
+    call_id = customer.adopted("ended")
+    customer.rate(RATE)
+    customer.report_status(customer.vapi_id(), "ended", later(40), direction="outbound")
     return call_id
 
 
-def never_rated(line):
-    line.unrate()
-    call_id = line.adopted("in_progress")
-    line.hear(line.vapi_id(), "ended", later(10), direction="outbound")
-    line.rate(RATE)
-    line.settle_manually(call_id, 0, later(50))
+def never_rated(customer):
+    customer.unrate()
+    call_id = customer.adopted("in_progress")
+    customer.report_status(customer.vapi_id(), "ended", later(10), direction="outbound")
+    customer.rate(RATE)
+    customer.settle_manually(call_id, 0, later(50))
     return call_id
 
 
-def payer_unknown(line):
-    line.paired()
-    line.foreign_twice("in_progress")
-    line.hear(line.vapi_id(), "ended", later(30))
-    line.settle_manually("c1", 10, later(50))
+def payer_unknown(customer):
+    customer.paired()
+    customer.foreign_twice("in_progress")
+    customer.report_status(customer.vapi_id(), "ended", later(30))
+    customer.settle_manually("c1", 10, later(50))
 
 
-def payer_unknown_after_the_end(line):
-    line.paired()
-    line.hear(line.vapi_id(), "ended", later(10), phone_number_id=None)
-    line.foreign_twice("ended")
+def payer_unknown_after_the_end(customer):
+    customer.paired()
+    customer.report_status(customer.vapi_id(), "ended", later(10), phone_number_id=None)
+    customer.foreign_twice("ended")
 
 
 def foreign_after(status):
-    def story(line):
-        line.paired()
-        line.hear(line.vapi_id(), status, later(10), phone_number_id=None)
-        line.foreign("ended")
+    def story(customer):
+        customer.paired()
+        customer.report_status(customer.vapi_id(), status, later(10), phone_number_id=None)
+        customer.foreign("ended")
 
     return story
 
 
-def foreign_after_expiry(line):
-    line.paired()
-    absent(line, later(OVER))
-    line.foreign("ringing", later(OVER + 5))
+def foreign_after_expiry(customer):
+    customer.paired()
+    report_absent(customer, later(OVER))
+    customer.foreign("ringing", later(OVER + 5))
 
 
-def refused_and_asked_again(line):
-    line.unrate()
-    line.admit(external_id=line.vapi_id())
-    line.rate(RATE)
-    return line.let_in(later(5), external_id=line.vapi_id())
+def refused_and_asked_again(customer):
+    customer.unrate()
+    customer.admit(external_id=customer.vapi_id())
+    customer.rate(RATE)
+    return customer.admit_call(later(5), external_id=customer.vapi_id())
 
 
-def refused_and_adopted(line):
-    line.unrate()
-    line.admit(external_id=line.vapi_id())
-    line.rate(RATE)
-    return line.adopted("in_progress")
+def refused_and_adopted(customer):
+    customer.unrate()
+    customer.admit(external_id=customer.vapi_id())
+    customer.rate(RATE)
+    return customer.adopted("in_progress")
 
 
 @dataclass(frozen=True)
@@ -374,16 +374,16 @@ STORIES = [
 
 
 @pytest.fixture
-def line(shared, org):
+def customer(shared, org):
     """An organization whose calls are observed, and two with other numbers."""
-    others = [Line(shared, make_organization(shared)) for _ in range(2)]
+    others = [CallCustomer(shared, make_organization(shared)) for _ in range(2)]
     return Observed(shared, org, others)
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda one: one.path.replace(" ", "-"))
-def test_call_goes_through_the_states_of_its_story(line, story):
-    call_id = story.play(line) or "c1"
-    assert line.paths[call_id] == story.states
+def test_call_goes_through_the_states_of_its_story(customer, story):
+    call_id = story.play(customer) or "c1"
+    assert customer.paths[call_id] == story.states
 
 
 def test_stories_walk_each_transition_of_the_table_and_no_other():

@@ -14,58 +14,58 @@ from tests.domain.support import later
 from tests.domain.wallet.hold_support import set_limit
 
 
-def lent(line, cents=100):
+def lent(customer, cents=100):
     """Let a call use its dollar and borrow a step of credit; return its ID."""
-    line.debt(cents)
+    customer.debt(cents)
     call_id = "c1"
-    line.reserve(seconds=100)
-    line.hear(line.call(), "in_progress")
-    line.tick(later(93))
-    assert (line.hold(call_id).reserved_micros, line.call(call_id).debt_micros) == (
+    customer.reserve(seconds=100)
+    customer.report_status(customer.call(), "in_progress")
+    customer.tick(later(93))
+    assert (customer.hold(call_id).reserved_micros, customer.call(call_id).debt_micros) == (
         100 * CENT,
         60 * CENT,
     )
     return call_id
 
 
-def test_lowering_a_debt_limit_ends_a_call_that_lives_on_lent_credit(line):
+def test_lowering_a_debt_limit_ends_a_call_that_lives_on_lent_credit(customer):
     # Given a call with a hold of a dollar and 0.60 of credit, of which it has used 0.04
-    call_id = lent(line)
+    call_id = lent(customer)
     # When the limit is set to zero
-    assert set_limit(line.database, line.id, 0, now=later(104)).ok
+    assert set_limit(customer.database, customer.id, 0, now=later(104)).ok
     # Then its tick is due at once, takes back 0.56 and ends it
-    assert line.id in line.do(lambda s: due_organizations(s, later(104), 1_000))
-    assert line.tick(later(104)) == TickResult(ended=1)
-    call = line.call(call_id)
+    assert customer.id in customer.do(lambda s: due_organizations(s, later(104), 1_000))
+    assert customer.tick(later(104)) == TickResult(ended=1)
+    call = customer.call(call_id)
     assert (call.debt_micros, call.end_cause) == (4 * CENT, "insufficient_funds")
-    assert line.timeline(call_id)[-2:] == ["debt_returned", "end_decided"]
-    assert line.jobs("end_call") == [call_id]
+    assert customer.timeline(call_id)[-2:] == ["debt_returned", "end_decided"]
+    assert customer.jobs("end_call") == [call_id]
 
 
-def test_lowering_a_debt_limit_takes_back_no_more_than_it_must(line):
-    call_id = lent(line)
-    assert set_limit(line.database, line.id, 45 * CENT, now=later(104)).ok
-    assert line.tick(later(104)) == TickResult()
-    call = line.call(call_id)
+def test_lowering_a_debt_limit_takes_back_no_more_than_it_must(customer):
+    call_id = lent(customer)
+    assert set_limit(customer.database, customer.id, 45 * CENT, now=later(104)).ok
+    assert customer.tick(later(104)) == TickResult()
+    call = customer.call(call_id)
     assert (call.debt_micros, call.end_cause) == (45 * CENT, None)
     # And it ends in time for what is left: after 145 seconds less the margin and the lead
     assert call.tick_at == later(138)
 
 
-def test_new_money_is_used_before_lent_credit_ends(line):
-    call_id = lent(line)
-    line.pay(200)
-    assert set_limit(line.database, line.id, 0, now=later(104)).ok
-    assert line.tick(later(104)) == TickResult(extended=1)
-    call = line.call(call_id)
+def test_new_money_is_used_before_lent_credit_ends(customer):
+    call_id = lent(customer)
+    customer.pay(200)
+    assert set_limit(customer.database, customer.id, 0, now=later(104)).ok
+    assert customer.tick(later(104)) == TickResult(extended=1)
+    call = customer.call(call_id)
     assert (call.debt_micros, call.end_cause) == (4 * CENT, None)
 
 
-def test_a_higher_debt_limit_leaves_lent_credit_as_it_is(line):
-    call_id = lent(line)
-    assert set_limit(line.database, line.id, 300 * CENT, now=later(104)).ok
-    assert line.tick(later(104)) == TickResult()
-    assert line.call(call_id).debt_micros == 60 * CENT
+def test_a_higher_debt_limit_leaves_lent_credit_as_it_is(customer):
+    call_id = lent(customer)
+    assert set_limit(customer.database, customer.id, 300 * CENT, now=later(104)).ok
+    assert customer.tick(later(104)) == TickResult()
+    assert customer.call(call_id).debt_micros == 60 * CENT
 
 
 @given(

@@ -13,17 +13,17 @@ AT_ONCE = {"duration_ms": 0, "started_at": later(10), "ended_at": later(10)}
 
 
 @pytest.fixture
-def talked(line):
+def talked(customer):
     """A call that talked from 10 to 33 seconds after T0, as its messages report."""
-    line.reserve(seconds=30)
-    line.hear(line.call(), "in_progress", later(10))
-    line.hear(line.call(), "ended", later(33))
-    forget_jobs(line.database, line.id)
-    return line
+    customer.reserve(seconds=30)
+    customer.report_status(customer.call(), "in_progress", later(10))
+    customer.report_status(customer.call(), "ended", later(33))
+    forget_jobs(customer.database, customer.id)
+    return customer
 
 
-def deny(line, how, now=40):
-    line.hear(line.call(), "ended", later(now), final=True, **how)
+def deny(customer, how, now=40):
+    customer.report_status(customer.call(), "ended", later(now), final=True, **how)
 
 
 @pytest.mark.parametrize("how", [NEVER, AT_ONCE], ids=["never", "at once"])
@@ -50,28 +50,28 @@ def test_meter_decides_when_the_refresh_denies_the_conversation_too(talked, how)
     assert talked.cents() == (77, 0, 0)
 
 
-def test_the_first_report_ends_and_denies_a_call_in_progress(line):
+def test_the_first_report_ends_and_denies_a_call_in_progress(customer):
     # Given a call in progress; the denial is the first report of its end
-    line.reserve(seconds=30)
-    line.hear(line.call(), "in_progress", later(10))
-    deny(line, NEVER, now=22)
-    line.refresh(line.call(), "ended", later(50), **NEVER)
-    assert (line.call().cost_micros, line.cents()) == (12 * CENT, (88, 0, 0))
+    customer.reserve(seconds=30)
+    customer.report_status(customer.call(), "in_progress", later(10))
+    deny(customer, NEVER, now=22)
+    customer.refresh(customer.call(), "ended", later(50), **NEVER)
+    assert (customer.call().cost_micros, customer.cents()) == (12 * CENT, (88, 0, 0))
 
 
-def test_admitted_call_is_free_when_it_was_not_answered(line):
+def test_admitted_call_is_free_when_it_was_not_answered(customer):
     # Given a call that is metered from its admission, without any report that it talks
-    call_id = line.let_in()
-    line.hear(line.call(call_id), "ended", later(20), final=True, **NEVER)
-    assert (line.cents(), line.call(call_id).oddities) == ((100, 0, 0), [])
+    call_id = customer.admit_call()
+    customer.report_status(customer.call(call_id), "ended", later(20), final=True, **NEVER)
+    assert (customer.cents(), customer.call(call_id).oddities) == ((100, 0, 0), [])
 
 
-def test_an_inbound_call_that_talked_costs_from_its_start(line):
-    call_id = line.let_in()
-    line.hear(line.call(call_id), "in_progress", later(5), talking_ms=1_000)
-    line.hear(line.call(call_id), "ended", later(20), final=True, **NEVER)
-    line.refresh(line.call(call_id), "ended", later(30), **NEVER)
-    assert line.call(call_id).cost_micros == 16 * CENT
+def test_an_inbound_call_that_talked_costs_from_its_start(customer):
+    call_id = customer.admit_call()
+    customer.report_status(customer.call(call_id), "in_progress", later(5), talking_ms=1_000)
+    customer.report_status(customer.call(call_id), "ended", later(20), final=True, **NEVER)
+    customer.refresh(customer.call(call_id), "ended", later(30), **NEVER)
+    assert customer.call(call_id).cost_micros == 16 * CENT
 
 
 def test_duration_counts_whatever_the_reason_is(talked):
@@ -79,36 +79,36 @@ def test_duration_counts_whatever_the_reason_is(talked):
     assert (talked.cents(), talked.call().cost_micros) == ((87, 0, 0), 13 * CENT)
 
 
-def test_in_progress_after_the_end_counts_against_a_denial(line):
+def test_in_progress_after_the_end_counts_against_a_denial(customer):
     # Given messages out of order: the end, then in-progress, then the report that denies it
-    line.reserve(seconds=30)
-    line.hear(line.call(), "ended", later(33))
-    line.hear(line.call(), "in_progress", later(34))
-    forget_jobs(line.database, line.id)
-    deny(line, NEVER)
-    assert line.jobs("look_at_call") == ["c1"]
+    customer.reserve(seconds=30)
+    customer.report_status(customer.call(), "ended", later(33))
+    customer.report_status(customer.call(), "in_progress", later(34))
+    forget_jobs(customer.database, customer.id)
+    deny(customer, NEVER)
+    assert customer.jobs("look_at_call") == ["c1"]
     # Then an operator decides when the refresh denies it too, because our meter never began
-    line.refresh(line.call(), "ended", later(50), **NEVER)
-    assert (line.cents(), line.call().settled_at) == ((100, 30, 0), None)
-    assert len(line.alerts("call_unsettled")) == 1
+    customer.refresh(customer.call(), "ended", later(50), **NEVER)
+    assert (customer.cents(), customer.call().settled_at) == ((100, 30, 0), None)
+    assert len(customer.alerts("call_unsettled")) == 1
 
 
-def test_in_progress_after_a_free_settlement_is_refreshed_and_alerted(line):
+def test_in_progress_after_a_free_settlement_is_refreshed_and_alerted(customer):
     # Given a call that its report settled as never connected
-    line.reserve(seconds=30)
-    deny(line, NEVER)
-    assert line.cents() == (100, 0, 0)
+    customer.reserve(seconds=30)
+    deny(customer, NEVER)
+    assert customer.cents() == (100, 0, 0)
     # When its provider reports late that it talked
-    line.hear(line.call(), "in_progress", later(41))
-    assert line.jobs("look_at_call") == ["c1"]
+    customer.report_status(customer.call(), "in_progress", later(41))
+    assert customer.jobs("look_at_call") == ["c1"]
     # Then the refresh is compared, and an alert is raised
-    line.refresh(line.call(), "ended", later(50), **NEVER)
-    (alert,) = line.alerts("call_differs")
+    customer.refresh(customer.call(), "ended", later(50), **NEVER)
+    (alert,) = customer.alerts("call_differs")
     assert (
         alert.details["why"]
         == "it was settled as never talked, but its provider says that somebody talked"
     )
-    assert line.cents() == (100, 0, 0)
+    assert customer.cents() == (100, 0, 0)
 
 
 # A second report

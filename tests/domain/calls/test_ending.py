@@ -12,7 +12,7 @@ from domain.calls.ending import ALERT_ROUND, VAPI_ROUNDS
 from domain.calls.rows import CallNotFound
 from domain.enforcement import enforce_entitlement
 from domain.entitlement import SubscriptionState
-from tests.db.support import at_once, patiently
+from tests.db.support import at_once, with_retries
 from tests.domain.calls.support import CENT, execute
 from tests.domain.support import (
     T0,
@@ -27,32 +27,34 @@ from tests.domain.wallet.support import override
 AFTER = later(1)
 
 
-def begin(line, call_id="c1", now=T0):
-    return line.do(lambda s: endings.begin_round(s, line.id, call_id, now))
+def begin(customer, call_id="c1", now=T0):
+    return customer.do(lambda s: endings.begin_round(s, customer.id, call_id, now))
 
 
-def end(line, done, accepted, call_id="c1", now=T0):
-    return line.do(
-        lambda s: endings.end_round(s, line.id, call_id, done, accepted=accepted, now=now)
+def end(customer, done, accepted, call_id="c1", now=T0):
+    return customer.do(
+        lambda s: endings.end_round(s, customer.id, call_id, done, accepted=accepted, now=now)
     )
 
 
-def subscription_of(line):
-    (one,) = line.do(lambda s: s.query(Subscription).filter_by(organization_id=line.id).all())
+def subscription_of(customer):
+    (one,) = customer.do(
+        lambda s: s.query(Subscription).filter_by(organization_id=customer.id).all()
+    )
     return one.external_id
 
 
-def apply(line, now=AFTER):
-    return line.do(lambda s: enforce_entitlement(s, line.id, now))
+def apply(customer, now=AFTER):
+    return customer.do(lambda s: enforce_entitlement(s, customer.id, now))
 
 
 @pytest.fixture
-def ending(line):
+def ending(customer):
     """A call whose end is decided."""
-    line.reserve()
-    line.hear(line.call(), "in_progress")
-    assert line.decide("c1")
-    return line
+    customer.reserve()
+    customer.report_status(customer.call(), "in_progress")
+    assert customer.decide("c1")
+    return customer
 
 
 # The decision
@@ -71,41 +73,45 @@ def test_end_is_decided_once(ending):
     assert (call.status, ending.hold().status) == ("in_progress", "open")
 
 
-def test_many_deciders_at_once_decide_once(line):
-    line.reserve()
-    jobs = [patiently(lambda: line.decide("c1"))] * 8 + [patiently(line.freeze_manually)] * 2
+def test_many_deciders_at_once_decide_once(customer):
+    customer.reserve()
+    jobs = [with_retries(lambda: customer.decide("c1"))] * 8 + [
+        with_retries(customer.freeze_manually)
+    ] * 2
     results = at_once(jobs)
     assert not [one for one in results if isinstance(one, BaseException)]
-    assert line.jobs("end_call") == ["c1"]
-    assert line.timeline().count("end_decided") == 1
+    assert customer.jobs("end_call") == ["c1"]
+    assert customer.timeline().count("end_decided") == 1
 
 
 @pytest.mark.parametrize("over", ["ended", "settled"])
-def test_a_call_that_is_over_is_not_ended(line, over):
-    line.reserve()
+def test_a_call_that_is_over_is_not_ended(customer, over):
+    customer.reserve()
     if over == "ended":
-        line.hear(line.call(), "ended")
+        customer.report_status(customer.call(), "ended")
     else:
-        line.settle_by_api("c1", 1)
-    assert not line.decide("c1")
-    assert line.jobs("end_call") == []
+        customer.settle_by_api("c1", 1)
+    assert not customer.decide("c1")
+    assert customer.jobs("end_call") == []
 
 
-def test_operator_ends_a_call_with_a_reason_and_once(line):
-    line.reserve()
+def test_operator_ends_a_call_with_a_reason_and_once(customer):
+    customer.reserve()
 
-    def by_hand(call_id="c1"):
-        return line.do(
+    def end_manually(call_id="c1"):
+        return customer.do(
             lambda s: endings.end_manually(
-                s, line.id, call_id, operator=Operator("ann", "abuse"), now=T0
+                s, customer.id, call_id, operator=Operator("ann", "abuse"), now=T0
             )
         )
 
     with pytest.raises(CallNotFound):
-        by_hand(call_id="another")
-    assert line.jobs("end_call") == []
-    assert [by_hand(), by_hand()] == [True, False]
-    acts = line.do(lambda s: s.query(OperatorAction).filter_by(subject=f"{line.id} c1").all())
+        end_manually(call_id="another")
+    assert customer.jobs("end_call") == []
+    assert [end_manually(), end_manually()] == [True, False]
+    acts = customer.do(
+        lambda s: s.query(OperatorAction).filter_by(subject=f"{customer.id} c1").all()
+    )
     assert [(act.act, act.operator) for act in acts] == [("call.end", "ann")]
 
 
@@ -148,7 +154,7 @@ def test_call_that_does_not_end_is_alerted_once_and_cleared_by_its_end(ending):
     (alert,) = ending.alerts("call_not_ended")
     assert (alert.severity, alert.details["cause"]) == ("critical", "OPERATOR")
     assert ending.hold().status == "open"
-    ending.hear(ending.call(), "ended", later(60))
+    ending.report_status(ending.call(), "ended", later(60))
     assert ending.alerts("call_not_ended") == []
 
 
@@ -166,7 +172,7 @@ def test_alert_is_raised_when_neither_vapi_nor_twilio_accepts_the_order(ending):
 def test_ended_call_has_no_further_round(ending, over):
     done = begin(ending)
     if over == "ended":
-        ending.hear(ending.call(), "ended", later(1))
+        ending.report_status(ending.call(), "ended", later(1))
     else:
         ending.settle_manually("c1", 1, later(1))
     assert end(ending, done, ["say"]) is None
@@ -180,16 +186,16 @@ def test_no_alert_is_raised_when_the_call_ended_during_a_failed_round(ending):
         end(ending, begin(ending), [])
     done = begin(ending)
     # When the call ends before the round is recorded
-    ending.hear(ending.call(), "ended", later(1))
+    ending.report_status(ending.call(), "ended", later(1))
     assert end(ending, done, [], now=later(2)) is None
     # Then there is no alert, which nothing would ever clear
     assert ending.alerts("call_not_ended") == []
 
 
-def test_a_round_of_a_call_that_is_none_is_refused(line):
-    for act in (begin, lambda line: end(line, None, [])):
+def test_a_round_of_a_call_that_is_none_is_refused(customer):
+    for act in (begin, lambda customer: end(customer, None, [])):
         with pytest.raises(CallNotFound):
-            act(line)
+            act(customer)
 
 
 def test_twilio_leg_is_searched_in_its_known_account_or_in_all_of_ours(ending):
@@ -198,33 +204,33 @@ def test_twilio_leg_is_searched_in_its_known_account_or_in_all_of_ours(ending):
         make_brand(ending.database, ending.id)
     assert len(begin(ending).twilio_account_sids) == 2
     account = "AC" + "d" * 32
-    ending.hear(ending.call(), None, twilio_account_sid=account)
+    ending.report_status(ending.call(), None, twilio_account_sid=account)
     assert begin(ending).twilio_account_sids == (account,)
 
 
 # Warnings
 
 
-def test_warning_has_the_organizations_text_and_is_not_sent_too_late(line):
-    line.terms(warning_text="Nearly over.")
+def test_warning_has_the_organizations_text_and_is_not_sent_too_late(customer):
+    customer.terms(warning_text="Nearly over.")
 
     def warning():
-        return line.do(lambda s: endings.warning_of(s, line.id, "c1"))
+        return customer.do(lambda s: endings.warning_of(s, customer.id, "c1"))
 
     assert warning() is None
-    line.reserve(provider=None)
+    customer.reserve(provider=None)
     assert warning() is None
-    line.reserve(provider=f"v-{line.id}"[:64])
-    assert warning() == (f"v-{line.id}"[:64], "Nearly over.")
-    line.decide("c1")
+    customer.reserve(provider=f"v-{customer.id}"[:64])
+    assert warning() == (f"v-{customer.id}"[:64], "Nearly over.")
+    customer.decide("c1")
     assert warning() is None
     execute(
-        line.database,
+        customer.database,
         "UPDATE calls SET end_decided_at = NULL, end_cause = NULL WHERE organization_id = :org",
-        org=line.id,
+        org=customer.id,
     )
     assert warning() is not None
-    line.settle_by_api("c1", 1)
+    customer.settle_by_api("c1", 1)
     assert warning() is None
 
 
@@ -232,17 +238,17 @@ def test_warning_has_the_organizations_text_and_is_not_sent_too_late(line):
 
 
 @pytest.fixture
-def three(line):
+def three(customer):
     """Two live calls and one that is over."""
     for call_id in ("c1", "c2", "c3"):
-        line.reserve(call_id, seconds=10)
-    line.hear(line.call("c2"), "in_progress")
-    line.report(line.call("c3"), 10)
-    return line
+        customer.reserve(call_id, seconds=10)
+    customer.report_status(customer.call("c2"), "in_progress")
+    customer.report(customer.call("c3"), 10)
+    return customer
 
 
-def causes(line):
-    return [call.end_cause for call in line.calls()]
+def causes(customer):
+    return [call.end_cause for call in customer.calls()]
 
 
 def test_manual_freeze_ends_all_live_calls(three):
@@ -262,7 +268,7 @@ def test_end_that_is_only_reported_lets_calls_use_their_holds(three):
     assert apply(three).subscription_state is SubscriptionState.REPORTED
     assert causes(three) == [None, None, None]
     # But their holds are not extended
-    three.hear(three.call("c1"), "in_progress", later(1))
+    three.report_status(three.call("c1"), "in_progress", later(1))
     three.tick(later(6))
     assert three.hold("c1").extensions == 0
     assert three.call("c1").end_cause == "frozen_wallet"
@@ -300,6 +306,6 @@ def test_suspension_with_an_overridden_freeze_ends_no_calls(three):
 
 def test_enforcement_applied_many_times_at_once_ends_calls_once(three):
     three.freeze()
-    results = at_once([patiently(lambda: apply(three))] * 8)
+    results = at_once([with_retries(lambda: apply(three))] * 8)
     assert sum(one.calls_ended for one in results) == 2
     assert three.jobs("end_call") == ["c1", "c2"]

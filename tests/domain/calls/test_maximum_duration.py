@@ -11,24 +11,24 @@ from domain.calls.metering import LEAD_SECONDS, OVERDUE_SECONDS, Metered, share_
 from domain.calls.rates import Rate
 from domain.calls.settings import Terms
 from domain.calls.tick import TickResult, due_organizations
-from tests.domain.calls.support import CENT, RATE, Line
+from tests.domain.calls.support import CENT, RATE, CallCustomer
 from tests.domain.support import T0, later
 
 
 @pytest.fixture
 def rich(shared, org):
     """An organization with much money, whose calls last fifteen seconds at most."""
-    line = Line(shared, org, cents=100_000)
-    line.terms(warn_before_seconds=0, max_duration_seconds=15)
-    return line
+    customer = CallCustomer(shared, org, cents=100_000)
+    customer.terms(warn_before_seconds=0, max_duration_seconds=15)
+    return customer
 
 
-def run_ticks(line, call_id, until_seconds):
+def run_ticks(customer, call_id, until_seconds):
     """Tick whenever the call is due; return the second in which its end was decided."""
     now = T0
     while now <= later(until_seconds):
-        line.tick(now)
-        call = line.call(call_id)
+        customer.tick(now)
+        call = customer.call(call_id)
         if call.end_decided_at is not None:
             return (call.end_decided_at - T0).total_seconds()
         now = max(call.tick_at, now)
@@ -37,9 +37,9 @@ def run_ticks(line, call_id, until_seconds):
 
 def test_call_past_its_maximum_duration_is_ended_and_alerted(rich):
     # Given a call of at most fifteen seconds, on a platform that ignores the maximum
-    call_id = rich.let_in()
+    call_id = rich.admit_call()
     assert rich.call(call_id).max_duration_seconds == 15
-    rich.hear(rich.call(call_id), "in_progress", T0)
+    rich.report_status(rich.call(call_id), "in_progress", T0)
     # Then it lives until five seconds after its maximum, and is ended then
     assert run_ticks(rich, call_id, 72) == 15 + OVERDUE_SECONDS
     assert rich.call(call_id).end_cause == "max_duration"
@@ -51,8 +51,8 @@ def test_call_past_its_maximum_duration_is_ended_and_alerted(rich):
 
 
 def test_a_call_within_its_maximum_duration_is_left_alone(rich):
-    call_id = rich.let_in()
-    rich.hear(rich.call(call_id), "in_progress", T0)
+    call_id = rich.admit_call()
+    rich.report_status(rich.call(call_id), "in_progress", T0)
     assert rich.tick(later(19.9)) in (TickResult(), TickResult(extended=1))
     assert rich.call(call_id).end_decided_at is None
     assert rich.call(call_id).tick_at == later(20)
@@ -60,32 +60,32 @@ def test_a_call_within_its_maximum_duration_is_left_alone(rich):
     assert rich.alerts("call_past_maximum") == []
 
 
-def test_a_call_with_funds_for_its_maximum_alone_ends_before_them(line):
+def test_a_call_with_funds_for_its_maximum_alone_ends_before_them(customer):
     # Given money for a hundred seconds, which is also the call's maximum
-    call_id = line.let_in()
-    assert line.call(call_id).max_duration_seconds == 100
-    line.hear(line.call(call_id), "in_progress", T0)
-    assert run_ticks(line, call_id, 200) == 93
-    assert line.call(call_id).end_cause == "insufficient_funds"
+    call_id = customer.admit_call()
+    assert customer.call(call_id).max_duration_seconds == 100
+    customer.report_status(customer.call(call_id), "in_progress", T0)
+    assert run_ticks(customer, call_id, 200) == 93
+    assert customer.call(call_id).end_cause == "insufficient_funds"
 
 
 def test_a_call_of_five_days_holds_no_more_than_it_may_cost(shared, org):
     # Given a call without a maximum duration, reported as talking for five days
-    line = Line(shared, org, cents=1_000_000)
-    line.hear("v-" + line.id[:40], "in_progress", T0)
-    (call,) = line.calls()
+    customer = CallCustomer(shared, org, cents=1_000_000)
+    customer.report_status("v-" + customer.id[:40], "in_progress", T0)
+    (call,) = customer.calls()
     assert call.max_duration_seconds is None
-    line.tick(later(5 * 86_400))
+    customer.tick(later(5 * 86_400))
     # Then it is ended, and its hold is limited to the cost of the longest call
-    (call,) = line.calls()
+    (call,) = customer.calls()
     assert call.end_cause == "max_duration"
-    assert line.hold(call.id).reserved_micros <= CALL_DURATION_MS_MAX // 1000 * CENT
-    assert len(line.alerts("call_past_maximum")) == 1
+    assert customer.hold(call.id).reserved_micros <= CALL_DURATION_MS_MAX // 1000 * CENT
+    assert len(customer.alerts("call_past_maximum")) == 1
 
 
 def test_call_with_a_late_tick_holds_no_more_than_it_may_cost(rich):
-    call_id = rich.let_in()
-    rich.hear(rich.call(call_id), "in_progress", T0)
+    call_id = rich.admit_call()
+    rich.report_status(rich.call(call_id), "in_progress", T0)
     rich.tick(later(72))
     assert rich.hold(call_id).reserved_micros <= 27 * CENT
     assert rich.call(call_id).end_cause == "max_duration"

@@ -54,7 +54,7 @@ class Wallet:
     def room(self) -> int:
         return self.debt_limit + min(0, self.available) - sum(one.debt for one in self.lives)
 
-    def let_in(self, chance: random.Random, terms: Terms) -> None:
+    def admit_call(self, chance: random.Random, terms: Terms) -> None:
         """Admit a call as admission does, only if there is money for its first step."""
         rate = Rate(
             chance.randint(1, 300) * CENT,
@@ -122,7 +122,7 @@ def live_through(seed: int, terms: Terms, *, cents: int, debt_cents: int) -> Wal
             wallet.end(one)
         if rings and rings[0] <= wallet.now:
             rings.pop(0)
-            wallet.let_in(chance, terms)
+            wallet.admit_call(chance, terms)
         if chance.random() < 0.02:
             wallet.balance += chance.randint(1, 500) * CENT
         if tick_at <= wallet.now:

@@ -12,15 +12,15 @@ from domain.calls.entry_points import EntryPointKind
 from domain.calls.permission import PERMISSION_SECONDS, Permission
 from domain.calls.rates import Rate, remove_rate
 from domain.calls.reconcile import expire_unreported
-from tests.db.support import at_once, patiently
-from tests.domain.calls.support import CENT, RATE, Line
+from tests.db.support import at_once, with_retries
+from tests.domain.calls.support import CENT, RATE, CallCustomer
 from tests.domain.support import T0, later
 
 UK = "+447700900123"
 
 
-class Campaign(Line):
-    """A line with a campaign that requests permission for its contacts."""
+class Campaign(CallCustomer):
+    """A customer with a campaign that requests permission for its contacts."""
 
     def __init__(self, database, org, *, cents):
         super().__init__(database, org, cents=cents)
@@ -34,7 +34,7 @@ class Campaign(Line):
     def dialled(self, status, now=T0, number=UK, *, mark="v", **more):
         given = {"phone_number_id": None, "direction": "outbound", "campaign_id": self.campaign_id}
         given |= {"their_number": number, "their_party": f"…{number[-4:]}"}
-        return self.hear(f"{mark}-{self.id}"[:64], status, now, **{**given, **more})
+        return self.report_status(f"{mark}-{self.id}"[:64], status, now, **{**given, **more})
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_contacts_are_permitted_up_to_the_available_money(campaign):
     #
     # When permission for fifty contacts is requested at once
     made = at_once(
-        [patiently(lambda place=place: campaign.permit(str(place))) for place in range(50)]
+        [with_retries(lambda place=place: campaign.permit(str(place))) for place in range(50)]
     )
     # Then exactly three may be dialled, and all of the money is held
     permitted = [one for one in made if one.refusal is None]
@@ -82,7 +82,7 @@ def test_contact_is_held_for_once_however_often_permission_is_requested(campaign
 
 
 def test_the_same_contact_at_once_is_held_for_once(campaign):
-    made = at_once([patiently(campaign.permit)] * 8)
+    made = at_once([with_retries(campaign.permit)] * 8)
     assert {one.refusal for one in made} == {None}
     assert campaign.cents() == (180, 60, 0)
 

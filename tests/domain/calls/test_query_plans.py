@@ -11,7 +11,7 @@ from base.enums import CallBillingState
 from db.address import driver_url
 from domain.calls import queries as call_queries
 from domain.calls.queries import find_call, list_calls
-from tests.domain.calls.support import Line
+from tests.domain.calls.support import CallCustomer
 from tests.domain.support import T0
 from tests.support.statements import pages_read
 from tests.support.world import make_organization
@@ -38,9 +38,9 @@ _CROWD = """
 @pytest.fixture(scope="module")
 def crowd(shared, shared_urls):
     """One live call among those of a hundred organizations; returns one of these."""
-    line = Line(shared, make_organization(shared))
-    line.reserve("needle", seconds=10, provider="needle-vapi", appointment_id="needle-visit")
-    line.hear(line.call("needle"), "ringing", twilio_call_sid=SID)
+    customer = CallCustomer(shared, make_organization(shared))
+    customer.reserve("needle", seconds=10, provider="needle-vapi", appointment_id="needle-visit")
+    customer.report_status(customer.call("needle"), "ringing", twilio_call_sid=SID)
     others = [make_organization(shared) for _ in range(100)]
     # Connect as the owner, whose statements have no time limit.
     with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:

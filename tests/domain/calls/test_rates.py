@@ -107,56 +107,58 @@ def test_seconds_are_counted_up_to_whole_increments(rate, seconds):
 # Routes
 
 
-def set_route(line, route, micros):
-    line.rate(Rate(micros, 1), route)
+def set_route(customer, route, micros):
+    customer.rate(Rate(micros, 1), route)
 
 
-def found(line, direction, number):
-    made = line.do(lambda session: find_rate(session, line.id, direction, number))
+def found(customer, direction, number):
+    made = customer.do(lambda session: find_rate(session, customer.id, direction, number))
     return None if made is None else made.rate.micros_per_minute
 
 
-def test_longest_matching_route_is_used(line):
+def test_longest_matching_route_is_used(customer):
     for micros, route in enumerate(
         ("default", "inbound", "outbound", "outbound:+4", "outbound:+44", "outbound:+4420", "web"),
         start=1,
     ):
-        set_route(line, route, micros)
-    assert found(line, INBOUND, "+442012345678") == 2
-    assert found(line, INBOUND, None) == 2
-    assert found(line, OUTBOUND, "+15005550006") == 3
-    assert found(line, OUTBOUND, "+4915005550006") == 4
-    assert found(line, OUTBOUND, "+447700900123") == 5
-    assert found(line, OUTBOUND, "+442012345678") == 6
+        set_route(customer, route, micros)
+    assert found(customer, INBOUND, "+442012345678") == 2
+    assert found(customer, INBOUND, None) == 2
+    assert found(customer, OUTBOUND, "+15005550006") == 3
+    assert found(customer, OUTBOUND, "+4915005550006") == 4
+    assert found(customer, OUTBOUND, "+447700900123") == 5
+    assert found(customer, OUTBOUND, "+442012345678") == 6
     # An unknown number matches no prefix
-    assert found(line, OUTBOUND, None) == 3
+    assert found(customer, OUTBOUND, None) == 3
     # A direction takes precedence over the default, although its name is shorter
-    assert found(line, WEB, None) == 7
+    assert found(customer, WEB, None) == 7
 
 
-def test_default_rate_is_used_where_no_other_fits_and_may_be_removed(line):
-    set_route(line, "outbound:+44", 9)
-    assert found(line, WEB, None) == 600_000
-    line.do(lambda s: remove_rate(s, line.id, "default", operator=ANN, now=T0))
-    assert found(line, WEB, None) is None
-    assert found(line, OUTBOUND, "+15") is None
-    assert found(line, OUTBOUND, "+44") == 9
+def test_default_rate_is_used_where_no_other_fits_and_may_be_removed(customer):
+    set_route(customer, "outbound:+44", 9)
+    assert found(customer, WEB, None) == 600_000
+    customer.do(lambda s: remove_rate(s, customer.id, "default", operator=ANN, now=T0))
+    assert found(customer, WEB, None) is None
+    assert found(customer, OUTBOUND, "+15") is None
+    assert found(customer, OUTBOUND, "+44") == 9
 
 
-def test_a_rate_is_set_anew_and_listed_and_taken_away_once(line):
-    set_route(line, "web", 5)
-    set_route(line, "web", 6)
-    listed = line.do(lambda session: list_rates(session, line.id))
+def test_a_rate_is_set_anew_and_listed_and_taken_away_once(customer):
+    set_route(customer, "web", 5)
+    set_route(customer, "web", 6)
+    listed = customer.do(lambda session: list_rates(session, customer.id))
     assert [(one.route, one.per_minute_micros) for one in listed] == [
         ("default", 600_000),
         ("web", 6),
     ]
 
     def remove(session):
-        return remove_rate(session, line.id, "web", operator=ANN, now=later(1))
+        return remove_rate(session, customer.id, "web", operator=ANN, now=later(1))
 
-    assert (line.do(remove), line.do(remove)) == (True, False)
-    acts = line.do(lambda s: s.query(OperatorAction).filter_by(subject=f"{line.id} web").all())
+    assert (customer.do(remove), customer.do(remove)) == (True, False)
+    acts = customer.do(
+        lambda s: s.query(OperatorAction).filter_by(subject=f"{customer.id} web").all()
+    )
     assert sorted(act.act for act in acts) == ["call_rate.remove"] + ["call_rate.set"] * 2
 
 
@@ -180,16 +182,16 @@ def test_a_rate_is_set_anew_and_listed_and_taken_away_once(line):
         (Rate(600_000, 1, RATE_MICROS_MAX + 1), "default"),
     ],
 )
-def test_a_rate_out_of_bounds_is_refused_and_nothing_changes(line, rate, route):
+def test_a_rate_out_of_bounds_is_refused_and_nothing_changes(customer, rate, route):
     with pytest.raises(InvalidRate):
-        line.rate(rate, route)
-    listed = line.do(lambda session: list_rates(session, line.id))
+        customer.rate(rate, route)
+    listed = customer.do(lambda session: list_rates(session, customer.id))
     assert [(one.route, one.per_minute_micros) for one in listed] == [("default", 600_000)]
 
 
-def test_the_dearest_rate_and_the_highest_minimum_are_taken(line):
-    line.rate(Rate(RATE_MICROS_MAX, 60, RATE_MICROS_MAX), "inbound:+123456789012345")
-    assert found(line, INBOUND, "+123456789012345") == RATE_MICROS_MAX
+def test_the_dearest_rate_and_the_highest_minimum_are_taken(customer):
+    customer.rate(Rate(RATE_MICROS_MAX, 60, RATE_MICROS_MAX), "inbound:+123456789012345")
+    assert found(customer, INBOUND, "+123456789012345") == RATE_MICROS_MAX
 
 
 def test_rate_needs_a_wallet(shared):

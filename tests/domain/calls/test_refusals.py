@@ -9,8 +9,8 @@ from domain.calls import queries as call_queries
 from domain.calls.admission import withdraw
 from domain.calls.billing import shown_status
 from domain.calls.rates import remove_rate
-from tests.db.support import at_once, patiently
-from tests.domain.calls.support import RATE, Line, unknown_alerts
+from tests.db.support import at_once, with_retries
+from tests.domain.calls.support import RATE, CallCustomer, unknown_alerts
 from tests.domain.support import ANN, T0, later
 
 REFUSED = "assistant-request-returned-error"
@@ -19,60 +19,60 @@ REFUSED = "assistant-request-returned-error"
 @pytest.fixture
 def poor(shared, org):
     """An organization without money."""
-    return Line(shared, org, cents=0)
+    return CallCustomer(shared, org, cents=0)
 
 
-def name(line):
-    return f"v-{line.id}"[:64]
+def vapi_id(customer):
+    return f"v-{customer.id}"[:64]
 
 
-def the_call(line):
-    (call,) = line.calls()
+def the_call(customer):
+    (call,) = customer.calls()
     return call
 
 
 @pytest.mark.parametrize("why", ["INSUFFICIENT_FUNDS", "FROZEN_WALLET", "NO_RATE", "NO_ASSISTANT"])
-def test_a_refused_call_is_kept_with_its_reason(line, why):
+def test_a_refused_call_is_kept_with_its_reason(customer, why):
     if why == "INSUFFICIENT_FUNDS":
-        line.rate(type(RATE)(10_000 * RATE.micros_per_minute, 1))
+        customer.rate(type(RATE)(10_000 * RATE.micros_per_minute, 1))
     elif why == "FROZEN_WALLET":
-        line.freeze()
+        customer.freeze()
     elif why == "NO_RATE":
-        line.do(lambda s: remove_rate(s, line.id, "default", operator=ANN, now=T0))
+        customer.do(lambda s: remove_rate(s, customer.id, "default", operator=ANN, now=T0))
     else:
-        line.entry_point("phone_number", line.number_id, assistant_id=None)
+        customer.entry_point("phone_number", customer.number_id, assistant_id=None)
     # When a call arrives
-    made = line.admit(external_id=name(line))
+    made = customer.admit(external_id=vapi_id(customer))
     # Then it is refused, and its row shows the reason
     assert (made.refusal, made.call_id) == (why, None)
-    call = the_call(line)
-    assert (call.status, call.refusal, call.provider_call_id) == ("refused", why, name(line))
+    call = the_call(customer)
+    assert (call.status, call.refusal, call.provider_call_id) == ("refused", why, vapi_id(customer))
     assert (call.their_party, call.direction) == ("…0006", "inbound")
     assert (call.settled_by, call.cost_micros, call.tick_at) == ("refused", 0, None)
-    assert (line.hold(call.id), line.cents()) == (None, (100, 0, 0))
-    assert line.timeline(call.id) == ["refused"]
+    assert (customer.hold(call.id), customer.cents()) == (None, (100, 0, 0))
+    assert customer.timeline(call.id) == ["refused"]
 
 
 def test_a_refused_call_stays_refused_when_its_end_is_reported(poor):
-    poor.admit(external_id=name(poor))
+    poor.admit(external_id=vapi_id(poor))
     # When Vapi reports twice that the call ended unanswered
     for second in (1, 2):
         fields = {"never_connected": True, "ended_reason": REFUSED, "provider_cost_micros": 3}
-        assert poor.report(name(poor), 0, later(second), **fields)
+        assert poor.report(vapi_id(poor), 0, later(second), **fields)
     # Then the call is not adopted, and no alert is raised about its number
     call = the_call(poor)
     assert (call.status, call.ended_reason, call.cost_micros) == ("refused", REFUSED, 0)
     assert call.provider_cost_micros == 3
     assert poor.timeline(call.id) == ["refused", "ended"]
-    assert poor.alerts("door_unasked") == unknown_alerts(poor.database, name(poor)) == []
+    assert poor.alerts("door_unasked") == unknown_alerts(poor.database, vapi_id(poor)) == []
     assert poor.jobs("look_at_call") == []
 
 
 def test_a_refused_call_that_is_admitted_later_is_a_call_like_others(poor):
-    first = poor.admit(external_id=name(poor))
+    first = poor.admit(external_id=vapi_id(poor))
     assert first.refusal == "INSUFFICIENT_FUNDS"
     poor.pay(100)
-    call_id = poor.let_in(later(1), external_id=name(poor))
+    call_id = poor.admit_call(later(1), external_id=vapi_id(poor))
     call = the_call(poor)
     assert (call.id, call.status, call.refusal) == (call_id, "admitted", None)
     assert (call.settled_at, call.metered_from) == (None, later(1))
@@ -82,9 +82,9 @@ def test_a_refused_call_that_is_admitted_later_is_a_call_like_others(poor):
 
 
 def test_a_refused_call_that_talks_is_metered_or_ended(poor):
-    poor.admit(external_id=name(poor))
+    poor.admit(external_id=vapi_id(poor))
     # Given a refused caller that the platform connects nevertheless, and no money
-    assert poor.hear(name(poor), "in_progress", later(1))
+    assert poor.report_status(vapi_id(poor), "in_progress", later(1))
     call = the_call(poor)
     assert (call.status, call.end_cause) == ("in_progress", "insufficient_funds")
     assert poor.jobs("end_call") == [call.id]
@@ -95,34 +95,34 @@ def test_a_refused_call_that_talks_is_metered_or_ended(poor):
     assert (poor.cents(), the_call(poor).refusal) == ((96, 0, 0), "INSUFFICIENT_FUNDS")
 
 
-def test_a_refused_call_that_talked_is_charged_by_its_report(line):
-    line.freeze()
-    line.admit(external_id=name(line))
+def test_a_refused_call_that_talked_is_charged_by_its_report(customer):
+    customer.freeze()
+    customer.admit(external_id=vapi_id(customer))
     for second in (9, 10):
-        assert line.report(name(line), 20, later(second))
-    assert line.cents() == (80, 0, 0)
-    assert (the_call(line).status, the_call(line).settled_by) == ("ended", "report")
+        assert customer.report(vapi_id(customer), 20, later(second))
+    assert customer.cents() == (80, 0, 0)
+    assert (the_call(customer).status, the_call(customer).settled_by) == ("ended", "report")
 
 
 def test_refusal_is_stored_once_however_often_it_is_requested(poor):
-    results = at_once([patiently(lambda: poor.admit(external_id=name(poor)))] * 8)
+    results = at_once([with_retries(lambda: poor.admit(external_id=vapi_id(poor)))] * 8)
     assert {made.refusal for made in results} == {"INSUFFICIENT_FUNDS"}
     assert poor.timeline(the_call(poor).id) == ["refused"]
 
 
-def test_a_call_that_was_admitted_too_late_is_shown_as_refused(line):
-    call_id = line.let_in()
-    assert line.do(lambda session: withdraw(session, line.id, call_id, later(3)))
-    call = the_call(line)
+def test_a_call_that_was_admitted_too_late_is_shown_as_refused(customer):
+    call_id = customer.admit_call()
+    assert customer.do(lambda session: withdraw(session, customer.id, call_id, later(3)))
+    call = the_call(customer)
     assert (shown_status(call), call.refusal) == (CallStatus.REFUSED, "DECIDED_TOO_LATE")
     # But once it talks, the call continues in a new row
-    line.hear(call, "in_progress", later(5))
-    (goes_on,) = [one for one in line.calls() if one.merged_into is None]
+    customer.report_status(call, "in_progress", later(5))
+    (goes_on,) = [one for one in customer.calls() if one.merged_into is None]
     assert shown_status(goes_on) == CallStatus.IN_PROGRESS
 
 
 def test_refused_calls_are_listed_among_the_newest_live_ones(poor):
-    poor.admit(external_id=name(poor))
+    poor.admit(external_id=vapi_id(poor))
     live = {"organization_id": poor.id}
 
     def listed(**asked):
@@ -137,7 +137,7 @@ def test_refused_calls_are_listed_among_the_newest_live_ones(poor):
 
 
 def test_refused_call_does_not_count_among_the_costs(poor):
-    poor.admit(external_id=name(poor))
+    poor.admit(external_id=vapi_id(poor))
     day = T0.date()
     costs = poor.do(
         lambda s: call_queries.costs_by_day(s, organization_id=poor.id, first_day=day, last_day=day)

@@ -7,13 +7,13 @@ from sqlalchemy import text
 
 from base.outcomes import Refused
 from domain.wallet import holds
-from tests.domain.calls.support import CENT, Line
+from tests.domain.calls.support import CENT, CallCustomer
 from tests.domain.support import T0, later
 from tests.support.world import make_organization
 
 
-def name(line, mark="v"):
-    return f"{mark}-{line.id}"[:64]
+def vapi_id(customer, mark="v"):
+    return f"{mark}-{customer.id}"[:64]
 
 
 #: The columns that the version before origins inserts.
@@ -28,14 +28,14 @@ _NOTE = text(
 )
 
 
-def old_row(line, call_id, *, provider=None, direction="outbound", adopted=False, now=T0):
+def old_row(customer, call_id, *, provider=None, direction="outbound", adopted=False, now=T0):
     """Write a call with its hold as the version before origins does."""
-    given = {"org": line.id, "id": call_id, "now": now}
+    given = {"org": customer.id, "id": call_id, "now": now}
 
     def work(session):
         assert holds.reserve(
             session,
-            line.id,
+            customer.id,
             call_id=call_id,
             provider_call_id=provider,
             amount_micros=30 * CENT,
@@ -48,7 +48,7 @@ def old_row(line, call_id, *, provider=None, direction="outbound", adopted=False
         for what in ("reserved", *(["adopted"] if adopted else [])):
             session.execute(_NOTE, {**given, "what": what})
 
-    line.do(work)
+    customer.do(work)
 
 
 @pytest.mark.parametrize(
@@ -61,52 +61,54 @@ def old_row(line, call_id, *, provider=None, direction="outbound", adopted=False
         ({"provider": "v", "direction": "inbound"}, "admitted"),
     ],
 )
-def test_origin_is_derived_for_a_row_of_the_version_before(line, given, origin):
-    provider = name(line) if given.get("provider") else None
-    old_row(line, "c1", **{**given, "provider": provider})
-    assert line.call("c1").origin == origin
+def test_origin_is_derived_for_a_row_of_the_version_before(customer, given, origin):
+    provider = vapi_id(customer) if given.get("provider") else None
+    old_row(customer, "c1", **{**given, "provider": provider})
+    assert customer.call("c1").origin == origin
     # And a row of this version keeps its origin
-    line.reserve("c2", seconds=5, provider=None)
-    assert line.call("c2").origin == "reserved"
+    customer.reserve("c2", seconds=5, provider=None)
+    assert customer.call("c2").origin == "reserved"
 
 
-def test_adopted_call_of_the_version_before_is_merged_and_charged_once(line):
+def test_adopted_call_of_the_version_before_is_merged_and_charged_once(customer):
     # Given a reservation of this version, and a call that an older worker adopted
-    line.reserve("c1", seconds=30, provider=None)
-    old_row(line, "call_old", provider=name(line), adopted=True, now=later(1))
+    customer.reserve("c1", seconds=30, provider=None)
+    old_row(customer, "call_old", provider=vapi_id(customer), adopted=True, now=later(1))
     # When the company commits, Then Vapi's ID is required, and the two are one call
     with pytest.raises(Refused) as refused:
-        line.commit("c1", 20, later(21))
+        customer.commit("c1", 20, later(21))
     assert refused.value.code == "UNPAIRED_CALL"
-    assert line.commit("c1", 20, later(22), name(line)).call.id == "call_old"
-    line.report(name(line), 20, later(23), direction="outbound")
-    assert line.cents() == (80, 0, 0)
+    assert customer.commit("c1", 20, later(22), vapi_id(customer)).call.id == "call_old"
+    customer.report(vapi_id(customer), 20, later(23), direction="outbound")
+    assert customer.cents() == (80, 0, 0)
 
 
-def test_reservation_of_the_version_before_is_not_charged_twice(line):
+def test_reservation_of_the_version_before_is_not_charged_twice(customer):
     # Given a reservation that an older worker wrote, committed before any report
-    old_row(line, "c1")
-    line.commit("c1", 20, later(21))
+    old_row(customer, "c1")
+    customer.commit("c1", 20, later(21))
     report = {"direction": "outbound", "started_at": later(1), "ended_at": later(21)}
-    line.report(name(line), 20, later(25), **report)
+    customer.report(vapi_id(customer), 20, later(25), **report)
     # Then the call waits for its pairing, and is charged once
-    assert (line.cents(), len(line.alerts("call_unsettled"))) == ((80, 0, 0), 1)
-    line.commit("c1", 20, later(30), name(line))
-    assert (line.cents(), line.alerts("call_unsettled")) == ((80, 0, 0), [])
+    assert (customer.cents(), len(customer.alerts("call_unsettled"))) == ((80, 0, 0), 1)
+    customer.commit("c1", 20, later(30), vapi_id(customer))
+    assert (customer.cents(), customer.alerts("call_unsettled")) == ((80, 0, 0), [])
 
 
-def test_reservation_of_the_version_before_gets_a_pairing_token(line):
-    old_row(line, "c1")
-    assert line.reserve("c1", provider=None, now=later(1)).pairing_token
-    assert line.hear(name(line), "in_progress", later(5), **line.metadata("c1"))
-    line.report(name(line), 20, later(25))
-    assert line.cents() == (80, 0, 0)
+def test_reservation_of_the_version_before_gets_a_pairing_token(customer):
+    old_row(customer, "c1")
+    assert customer.reserve("c1", provider=None, now=later(1)).pairing_token
+    assert customer.report_status(
+        vapi_id(customer), "in_progress", later(5), **customer.metadata("c1")
+    )
+    customer.report(vapi_id(customer), 20, later(25))
+    assert customer.cents() == (80, 0, 0)
 
 
-def test_foreign_number_is_found_for_a_reservation_of_the_version_before(line, shared):
-    cheap = Line(shared, make_organization(shared))
-    old_row(cheap, "c1", provider=name(line))
-    line.hear(name(line), "in_progress", later(1), direction="outbound")
-    line.report(name(line), 20, later(30), direction="outbound")
+def test_foreign_number_is_found_for_a_reservation_of_the_version_before(customer, shared):
+    cheap = CallCustomer(shared, make_organization(shared))
+    old_row(cheap, "c1", provider=vapi_id(customer))
+    customer.report_status(vapi_id(customer), "in_progress", later(1), direction="outbound")
+    customer.report(vapi_id(customer), 20, later(30), direction="outbound")
     # Then the number's owner pays, and the organization that reserved does not
-    assert (cheap.cents(), line.cents()) == ((100, 0, 0), (80, 0, 0))
+    assert (cheap.cents(), customer.cents()) == ((100, 0, 0), (80, 0, 0))

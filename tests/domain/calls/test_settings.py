@@ -18,7 +18,7 @@ def test_organization_without_terms_has_the_defaults(shared, org):
     assert shared.run(lambda session: terms_of(session, org)) == Terms()
 
 
-def test_terms_are_set_and_set_anew(line):
+def test_terms_are_set_and_set_anew(customer):
     wanted = Terms(
         step_seconds=30,
         margin_seconds=10,
@@ -33,12 +33,12 @@ def test_terms_are_set_and_set_anew(line):
         ending_text="now",
     )
     for terms in (wanted, replace(wanted, step_seconds=31)):
-        line.do(
+        customer.do(
             lambda s, terms=terms: set_terms(
-                s, line.id, terms, operator=Operator("ann", "w"), now=T0
+                s, customer.id, terms, operator=Operator("ann", "w"), now=T0
             )
         )
-        assert line.do(lambda session: terms_of(session, line.id)) == terms
+        assert customer.do(lambda session: terms_of(session, customer.id)) == terms
 
 
 @pytest.mark.parametrize(
@@ -53,58 +53,58 @@ def test_terms_are_set_and_set_anew(line):
     ],
 )
 def test_each_number_has_its_bounds_and_the_bounds_themselves_are_taken(
-    line, name, lowest, highest
+    customer, name, lowest, highest
 ):
     for value in (lowest, highest):
-        line.terms(**{name: value})
+        customer.terms(**{name: value})
     for value in (lowest - 1, highest + 1):
         with pytest.raises(InvalidCallTerms, match=name):
-            line.terms(**{name: value})
-    assert getattr(line.do(lambda s: terms_of(s, line.id)), name) == highest
+            customer.terms(**{name: value})
+    assert getattr(customer.do(lambda s: terms_of(s, customer.id)), name) == highest
 
 
 @pytest.mark.parametrize("name", ["refusal_text", "warning_text", "ending_text"])
-def test_spoken_text_is_neither_empty_nor_too_long(line, name):
-    line.terms(**{name: "x" * 500})
+def test_spoken_text_is_neither_empty_nor_too_long(customer, name):
+    customer.terms(**{name: "x" * 500})
     for text in ("", " \n", "x" * 501, "a\0b"):
         with pytest.raises(InvalidCallTerms, match=name):
-            line.terms(**{name: text})
+            customer.terms(**{name: text})
 
 
-def test_terms_need_a_wallet(line):
+def test_terms_need_a_wallet(customer):
     with pytest.raises(WalletNotFound):
-        line.do(
+        customer.do(
             lambda s: set_terms(s, "org_unknown", Terms(), operator=Operator("ann", "w"), now=T0)
         )
 
 
-def test_concurrent_changes_of_different_terms_both_last(line, shared, shared_urls):
+def test_concurrent_changes_of_different_terms_both_last(customer, shared, shared_urls):
     # Given a change of one term that is not committed
     def change(session, **changes):
-        return change_terms(session, line.id, changes, operator=Operator("ann", "w"), now=T0)
+        return change_terms(session, customer.id, changes, operator=Operator("ann", "w"), now=T0)
 
     # When an operator changes a different term meanwhile
     terms = one_behind_the_other(
         shared,
         shared_urls.owner_url,
         lambda session: change(session, step_seconds=31),
-        lambda: line.do(lambda session: change(session, margin_seconds=9)),
+        lambda: customer.do(lambda session: change(session, margin_seconds=9)),
     )
     # Then both changes last, and the other terms are unchanged
-    assert terms == line.do(lambda session: terms_of(session, line.id))
+    assert terms == customer.do(lambda session: terms_of(session, customer.id))
     assert terms == Terms(step_seconds=31, margin_seconds=9, warn_before_seconds=0)
 
 
-def test_change_of_terms_out_of_bounds_or_without_a_wallet_is_refused(line):
+def test_change_of_terms_out_of_bounds_or_without_a_wallet_is_refused(customer):
     def change(org):
-        return line.do(
+        return customer.do(
             lambda s: change_terms(
                 s, org, {"margin_seconds": 0}, operator=Operator("ann", "w"), now=T0
             )
         )
 
     with pytest.raises(InvalidCallTerms):
-        change(line.id)
+        change(customer.id)
     with pytest.raises(WalletNotFound):
         change("org_unknown")
-    assert line.do(lambda s: terms_of(s, line.id)) == Terms(warn_before_seconds=0)
+    assert customer.do(lambda s: terms_of(s, customer.id)) == Terms(warn_before_seconds=0)

@@ -17,19 +17,19 @@ from domain.calls.reconcile import expire_unreported
 from domain.calls.rows import CallNotFound
 from domain.calls.settlement import NotSettled
 from domain.enforcement import enforce_entitlement
-from tests.db.support import at_once, patiently
+from tests.db.support import at_once, with_retries
 from tests.domain.calls.support import CENT
 from tests.domain.support import active_freezes, debit, forget_jobs, later, staged
 from tests.domain.wallet.hold_support import commit, everything
 
 
 @pytest.fixture
-def reserved(line):
+def reserved(customer):
     """A call with a hold of thirty seconds, which talks since ten seconds after T0."""
-    line.reserve(seconds=30)
-    line.hear(line.call(), "in_progress", later(10))
-    forget_jobs(line.database, line.id)
-    return line
+    customer.reserve(seconds=30)
+    customer.report_status(customer.call(), "in_progress", later(10))
+    forget_jobs(customer.database, customer.id)
+    return customer
 
 
 # By the report
@@ -77,23 +77,23 @@ def test_shortfall_is_outstanding_freezes_alerts_and_ends_other_calls(reserved):
 
 
 @pytest.mark.parametrize("never", [True, False])
-def test_call_that_cost_nothing_releases_its_whole_hold(line, never):
+def test_call_that_cost_nothing_releases_its_whole_hold(customer, never):
     # Given a minimum, which an unanswered call does not cost
-    line.rate(Rate(60 * CENT, 60, 50 * CENT))
-    line.reserve(seconds=30)
-    line.hear(line.call(), "ringing", later(1))
-    line.report(line.call(), None if never else 0, later(50), never_connected=never)
-    assert line.cents() == (100, 0, 0)
-    assert (line.hold().status, line.hold().billed_micros) == ("released", None)
-    assert (line.call().cost_micros, line.call().duration_ms) == (0, 0)
-    assert line.call().oddities == []
+    customer.rate(Rate(60 * CENT, 60, 50 * CENT))
+    customer.reserve(seconds=30)
+    customer.report_status(customer.call(), "ringing", later(1))
+    customer.report(customer.call(), None if never else 0, later(50), never_connected=never)
+    assert customer.cents() == (100, 0, 0)
+    assert (customer.hold().status, customer.hold().billed_micros) == ("released", None)
+    assert (customer.call().cost_micros, customer.call().duration_ms) == (0, 0)
+    assert customer.call().oddities == []
 
 
-def test_a_minimum_and_whole_minutes_are_charged(line):
-    line.rate(Rate(60 * CENT, 60, 70 * CENT))
-    line.reserve(seconds=30)
-    line.report(line.call(), 1, later(50))
-    assert line.cents() == (30, 0, 0)
+def test_a_minimum_and_whole_minutes_are_charged(customer):
+    customer.rate(Rate(60 * CENT, 60, 70 * CENT))
+    customer.reserve(seconds=30)
+    customer.report(customer.call(), 1, later(50))
+    assert customer.cents() == (30, 0, 0)
 
 
 # Unknown durations
@@ -117,13 +117,13 @@ def test_our_meter_decides_when_the_refresh_has_no_duration_either(reserved):
     assert reserved.alerts("call_unsettled") == []
 
 
-def test_caller_that_hung_up_during_ringing_pays_nothing(line):
-    call_id = line.let_in()
-    line.hear(line.call(call_id), "ended", later(20))
-    line.refresh(line.call(call_id), "ended", later(60), ended_at=later(20))
-    assert line.cents() == (100, 0, 0)
-    assert (line.call(call_id).duration_ms, line.call(call_id).settled_by) == (0, "look")
-    assert line.alerts("call_unsettled") == []
+def test_caller_that_hung_up_during_ringing_pays_nothing(customer):
+    call_id = customer.admit_call()
+    customer.report_status(customer.call(call_id), "ended", later(20))
+    customer.refresh(customer.call(call_id), "ended", later(60), ended_at=later(20))
+    assert customer.cents() == (100, 0, 0)
+    assert (customer.call(call_id).duration_ms, customer.call(call_id).settled_by) == (0, "look")
+    assert customer.alerts("call_unsettled") == []
 
 
 @pytest.mark.parametrize(
@@ -131,42 +131,42 @@ def test_caller_that_hung_up_during_ringing_pays_nothing(line):
     [{"provider_cost_micros": 1}, {"anomalies": ("startedAt",)}],
     ids=["cost", "unreadable"],
 )
-def test_end_without_a_start_is_not_believed_when_contradicted(line, found):
-    call_id = line.let_in()
-    line.hear(line.call(call_id), "ended", later(20))
-    line.refresh(line.call(call_id), "ended", later(60), ended_at=later(20), **found)
-    assert line.call(call_id).settled_at is None
-    assert len(line.alerts("call_unsettled")) == 1
+def test_end_without_a_start_is_not_believed_when_contradicted(customer, found):
+    call_id = customer.admit_call()
+    customer.report_status(customer.call(call_id), "ended", later(20))
+    customer.refresh(customer.call(call_id), "ended", later(60), ended_at=later(20), **found)
+    assert customer.call(call_id).settled_at is None
+    assert len(customer.alerts("call_unsettled")) == 1
 
 
 def test_call_that_talked_is_metered_though_the_refresh_has_no_start(reserved):
-    reserved.hear(reserved.call(), "ended", later(33))
+    reserved.report_status(reserved.call(), "ended", later(33))
     reserved.refresh(reserved.call(), "ended", later(60), ended_at=later(33))
     assert reserved.call().cost_micros == 23 * CENT
 
 
 def test_our_meter_is_bounded_by_the_longest_call(reserved):
-    reserved.hear(reserved.call(), "ended", later(10 + 2 * 43_260))
+    reserved.report_status(reserved.call(), "ended", later(10 + 2 * 43_260))
     reserved.refresh(reserved.call(), "ended", later(10 + 2 * 43_260))
     assert reserved.call().duration_ms == CALL_DURATION_MS_MAX
 
 
 @pytest.mark.parametrize("begun", ["never heard of", "admitted"])
-def test_hold_stays_until_an_operator_settles_when_duration_is_unknown(line, begun):
+def test_hold_stays_until_an_operator_settles_when_duration_is_unknown(customer, begun):
     if begun == "admitted":
-        call_id = line.let_in()
+        call_id = customer.admit_call()
     else:
-        line.reserve(call_id := "c1", seconds=60)
-    line.hear(line.call(call_id), "ended", later(20))
+        customer.reserve(call_id := "c1", seconds=60)
+    customer.report_status(customer.call(call_id), "ended", later(20))
     for _ in range(2):
-        line.refresh(line.call(call_id), "ended", later(60))
-    assert line.cents() == (100, 60, 0)
-    assert len(line.alerts("call_unsettled")) == 1
-    assert line.call(call_id).settled_at is None
+        customer.refresh(customer.call(call_id), "ended", later(60))
+    assert customer.cents() == (100, 60, 0)
+    assert len(customer.alerts("call_unsettled")) == 1
+    assert customer.call(call_id).settled_at is None
     # When an operator has settled it
-    line.settle_manually(call_id, 9, later(90))
-    assert line.cents() == (91, 0, 0)
-    assert line.alerts("call_unsettled") == []
+    customer.settle_manually(call_id, 9, later(90))
+    assert customer.cents() == (91, 0, 0)
+    assert customer.alerts("call_unsettled") == []
 
 
 # Once
@@ -186,7 +186,7 @@ def test_first_source_settles_and_the_same_again_changes_nothing(reserved):
 
 @pytest.mark.parametrize("other", ["report", "look"])
 def test_contradicting_source_afterwards_moves_nothing_and_is_alerted(reserved, other):
-    reserved.hear(reserved.call(), "ended", later(33))
+    reserved.report_status(reserved.call(), "ended", later(33))
     reserved.settle_by_api("c1", 20, later(40))
     before = everything(reserved.database, reserved.id)
     if other == "report":
@@ -203,11 +203,13 @@ def test_contradicting_source_afterwards_moves_nothing_and_is_alerted(reserved, 
 
 
 def test_concurrent_settlements_settle_once(reserved):
-    reserved.hear(reserved.call(), "ended", later(33))
+    reserved.report_status(reserved.call(), "ended", later(33))
     call = reserved.call()
-    jobs = [patiently(lambda: reserved.report(call, 20, later(50)))] * 4
-    jobs += [patiently(lambda: reserved.refresh(call, "ended", later(50), duration_ms=20_000))] * 4
-    jobs += [patiently(lambda: reserved.settle_by_api("c1", 20, later(50)))] * 4
+    jobs = [with_retries(lambda: reserved.report(call, 20, later(50)))] * 4
+    jobs += [
+        with_retries(lambda: reserved.refresh(call, "ended", later(50), duration_ms=20_000))
+    ] * 4
+    jobs += [with_retries(lambda: reserved.settle_by_api("c1", 20, later(50)))] * 4
     results = at_once(jobs)
     assert not [one for one in results if isinstance(one, BaseException)]
     assert reserved.cents() == (80, 0, 0)
@@ -230,7 +232,7 @@ def test_call_whose_hold_was_committed_differently_needs_an_operator(reserved):
 
 
 def test_api_settlement_is_replayed_and_a_different_one_refused(reserved):
-    reserved.hear(reserved.call(), "ended", later(33))
+    reserved.report_status(reserved.call(), "ended", later(33))
     assert reserved.settle_by_api("c1", 20, later(40)).ok
     assert reserved.call().settled_by == "api"
     assert reserved.settle_by_api("c1", 20, later(41)).replayed
@@ -249,12 +251,12 @@ def test_api_settlement_is_refused_beyond_the_longest_call_or_if_unknown(reserve
     assert reserved.cents() == (100, 30, 0)
 
 
-def test_api_charges_directly_after_the_hold_expired(line):
-    line.reserve(seconds=30, provider=None)
-    line.do(lambda s: expire_unreported(s, line.id, later(930)))
-    line.settle_by_api("c1", 20, later(940))
-    assert line.cents() == (80, 0, 0)
-    assert (line.call().settled_by, line.hold().billed_micros) == ("api", 20 * CENT)
+def test_api_charges_directly_after_the_hold_expired(customer):
+    customer.reserve(seconds=30, provider=None)
+    customer.do(lambda s: expire_unreported(s, customer.id, later(930)))
+    customer.settle_by_api("c1", 20, later(940))
+    assert customer.cents() == (80, 0, 0)
+    assert (customer.call().settled_by, customer.hold().billed_micros) == ("api", 20 * CENT)
 
 
 # By an operator
@@ -274,11 +276,11 @@ def test_an_operator_settles_once_with_a_reason(reserved):
     ]
 
 
-def test_operator_may_settle_a_call_whose_hold_expired(line):
-    line.reserve(seconds=30, provider=None)
-    line.do(lambda s: expire_unreported(s, line.id, later(930)))
-    line.settle_manually("c1", 10, later(500))
-    assert line.cents() == (90, 0, 0)
+def test_operator_may_settle_a_call_whose_hold_expired(customer):
+    customer.reserve(seconds=30, provider=None)
+    customer.do(lambda s: expire_unreported(s, customer.id, later(930)))
+    customer.settle_manually("c1", 10, later(500))
+    assert customer.cents() == (90, 0, 0)
 
 
 def test_a_bound_holds_for_operators_too(reserved):
@@ -294,30 +296,30 @@ def test_cost_beyond_the_hold_is_outstanding_when_money_was_spent(reserved):
 
 
 @pytest.mark.parametrize("settled_by", ["operator", "api", "expiry"])
-def test_settling_a_call_that_could_not_be_ended_clears_its_alert(line, settled_by):
+def test_settling_a_call_that_could_not_be_ended_clears_its_alert(customer, settled_by):
     # Given a reserved call without the provider's ID, whose end is decided and cannot be ordered
-    line.reserve(provider=None)
-    line.decide("c1")
+    customer.reserve(provider=None)
+    customer.decide("c1")
     for number in range(1, 4):
-        round_ = line.do(
-            lambda s, number=number: ending.begin_round(s, line.id, "c1", later(number))
+        round_ = customer.do(
+            lambda s, number=number: ending.begin_round(s, customer.id, "c1", later(number))
         )
-        line.do(
+        customer.do(
             lambda s, round_=round_: ending.end_round(
-                s, line.id, "c1", round_, accepted=[], now=later(4)
+                s, customer.id, "c1", round_, accepted=[], now=later(4)
             )
         )
-    assert len(line.alerts("call_not_ended")) == 1
+    assert len(customer.alerts("call_not_ended")) == 1
     # When it is settled, or its hold expires
     if settled_by == "operator":
-        line.settle_manually("c1", 5, later(500))
+        customer.settle_manually("c1", 5, later(500))
     elif settled_by == "api":
-        line.settle_by_api("c1", 5, later(500))
+        customer.settle_by_api("c1", 5, later(500))
     else:
-        line.do(lambda s: expire_unreported(s, line.id, later(1_000)))
+        customer.do(lambda s: expire_unreported(s, customer.id, later(1_000)))
     # Then its ending is over, and the alert is cleared
-    assert line.call().settled_by == settled_by
-    assert line.alerts("call_not_ended") == []
+    assert customer.call().settled_by == settled_by
+    assert customer.alerts("call_not_ended") == []
 
 
 def test_manual_settlement_clears_all_alerts_that_it_answers(reserved):
@@ -335,8 +337,8 @@ def test_manual_settlement_clears_all_alerts_that_it_answers(reserved):
         assert reserved.alerts(kind) == [], kind
 
 
-def test_settled_call_that_talks_is_alerted_again(line):
-    line.reserve(provider="v-" + line.id[:40])
-    line.settle_by_api("c1", 0, later(5))
-    line.hear(line.call(), "in_progress", later(10))
-    assert len(line.alerts("call_not_ended")) == 1
+def test_settled_call_that_talks_is_alerted_again(customer):
+    customer.reserve(provider="v-" + customer.id[:40])
+    customer.settle_by_api("c1", 0, later(5))
+    customer.report_status(customer.call(), "in_progress", later(10))
+    assert len(customer.alerts("call_not_ended")) == 1

@@ -19,27 +19,27 @@ STATEMENTS_MAX = 12
 
 
 @pytest.fixture
-def many(line):
+def many(customer):
     """Five hundred calls of one wallet, all of which talk since T0."""
-    line.pay(1_000_000)
+    customer.pay(1_000_000)
     execute(
-        line.database,
+        customer.database,
         "INSERT INTO calls (organization_id, id, provider_call_id, direction, status, currency,"
         " micros_per_minute, increment_seconds, minimum_micros, metered_from, tick_at, created_at)"
         " SELECT :org, 'c' || n, :org || n, 'outbound', 'in_progress', 'USD', 600000, 1, 0, :at,"
         " :at, :at FROM generate_series(1, 500) n",
-        org=line.id,
+        org=customer.id,
         at=T0,
     )
     execute(
-        line.database,
+        customer.database,
         "SELECT reserve_call_credits(:org, 'c' || n, NULL, 600000, 'USD', :until, :at)"
         " FROM generate_series(1, 500) n",
-        org=line.id,
+        org=customer.id,
         at=T0,
         until=later(960),
     )
-    return line
+    return customer
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def counted(statements, act):
     return act(), len(statements)
 
 
-def make_due(line):
+def make_due(customer):
     execute(
-        line.database,
+        customer.database,
         "UPDATE calls SET tick_at = :at WHERE organization_id = :org AND tick_at IS NOT NULL",
-        org=line.id,
+        org=customer.id,
         at=T0,
     )
 

@@ -16,27 +16,27 @@ from domain.calls import tick as ticks
 from domain.calls.tick import TickResult
 from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
-from tests.db.support import at_once, one_behind_the_other, patiently
-from tests.domain.calls.support import CENT, Line
+from tests.db.support import at_once, one_behind_the_other, with_retries
+from tests.domain.calls.support import CENT, CallCustomer
 from tests.domain.support import ANN, T0, debit, later
 from tests.support.world import make_organization
 from workers.meter import Meter
 
 
 @pytest.fixture
-def talking(line):
+def talking(customer):
     """A call with a hold for one minute, and money for a hundred seconds."""
-    line.call_id = line.let_in()
-    return line
+    customer.call_id = customer.admit_call()
+    return customer
 
 
-def tick_at(line, now):
-    return lambda session: ticks.tick(session, line.id, now)
+def tick_at(customer, now):
+    return lambda session: ticks.tick(session, customer.id, now)
 
 
-def behind(shared, shared_urls, first, line, now):
+def behind(shared, shared_urls, first, customer, now):
     """Return the result of a tick that waits until `first` commits."""
-    return one_behind_the_other(shared, shared_urls.owner_url, first, lambda: line.tick(now))
+    return one_behind_the_other(shared, shared_urls.owner_url, first, lambda: customer.tick(now))
 
 
 # A tick that waited for another transaction
@@ -120,54 +120,57 @@ def test_a_tick_behind_a_tick_finds_nothing_due(shared, shared_urls, talking):
 def test_many_meters_extend_warn_and_end_each_call_once(shared):
     # Given wallets whose calls are all due: some have money, some have none
     now = shared.run(clock)
-    lines = []
+    customers = []
     for number in range(6):
-        line = Line(shared, make_organization(shared), cents=120 if number % 2 else 60)
-        line.terms(warn_before_seconds=60)
-        line.call_id = line.let_in(now - timedelta(seconds=54))
-        lines.append(line)
+        customer = CallCustomer(shared, make_organization(shared), cents=120 if number % 2 else 60)
+        customer.terms(warn_before_seconds=60)
+        customer.call_id = customer.admit_call(now - timedelta(seconds=54))
+        customers.append(customer)
     # When eight meters tick them at once, three times
     meters = [Meter(shared) for _ in range(8)]
     for _ in range(3):
         at_once([meter.tick_once for meter in meters])
     # Then each call was ticked once
-    for line in lines:
-        has_money = line.cents()[0] == 120
-        call, hold = line.call(line.call_id), line.hold(line.call_id)
+    for customer in customers:
+        has_money = customer.cents()[0] == 120
+        call, hold = customer.call(customer.call_id), customer.hold(customer.call_id)
         assert hold.extensions == (1 if has_money else 0)
         assert (call.end_decided_at is None) == has_money
-        assert len(line.jobs("end_call")) == (0 if has_money else 1)
-        assert line.timeline(line.call_id).count("warned") == (1 if has_money else 0)
-        assert len(line.jobs("warn_call")) == (1 if has_money else 0)
+        assert len(customer.jobs("end_call")) == (0 if has_money else 1)
+        assert customer.timeline(customer.call_id).count("warned") == (1 if has_money else 0)
+        assert len(customer.jobs("warn_call")) == (1 if has_money else 0)
 
 
-def test_ticks_reports_debits_and_freezes_at_once_lose_no_money(shared, line):
+def test_ticks_reports_debits_and_freezes_at_once_lose_no_money(shared, customer):
     # Given eight calls of one wallet
-    line.pay(900)
-    calls = [line.call(line.let_in()) for _ in range(8)]
-    jobs = [patiently(lambda now=now: line.tick(later(now))) for now in (53, 54, 60, 70)]
+    customer.pay(900)
+    calls = [customer.call(customer.admit_call()) for _ in range(8)]
+    jobs = [with_retries(lambda now=now: customer.tick(later(now))) for now in (53, 54, 60, 70)]
     jobs += [
-        patiently(lambda call=call: line.report(call, 30, later(60))) for call in calls[:5] * 2
+        with_retries(lambda call=call: customer.report(call, 30, later(60)))
+        for call in calls[:5] * 2
     ]
-    jobs += [patiently(lambda n=n: debit(shared, line.id, CENT, key=f"m{n}")) for n in range(5)]
+    jobs += [
+        with_retries(lambda n=n: debit(shared, customer.id, CENT, key=f"m{n}")) for n in range(5)
+    ]
     # When reports, ticks and debits run at once
     results = at_once(jobs)
     # Then each takes effect once, in any order, and the ledger is consistent
     assert not [one for one in results if isinstance(one, BaseException)]
-    balance, held, owed = line.cents()
+    balance, held, owed = customer.cents()
     assert (balance, owed) == (1_000 - 5 * 30 - 5, 0)
-    assert held == sum(line.hold(call.id).reserved_micros for call in calls[5:]) / CENT
+    assert held == sum(customer.hold(call.id).reserved_micros for call in calls[5:]) / CENT
 
 
-def test_calls_admitted_during_ticks_and_a_freeze_all_end(line):
+def test_calls_admitted_during_ticks_and_a_freeze_all_end(customer):
     # Given calls that arrive while an operator freezes the wallet
-    line.pay(900)
-    jobs = [patiently(line.admit) for _ in range(8)]
-    jobs.insert(4, patiently(lambda: line.freeze_manually(T0)))
-    jobs.append(patiently(lambda: line.tick(later(1))))
+    customer.pay(900)
+    jobs = [with_retries(customer.admit) for _ in range(8)]
+    jobs.insert(4, with_retries(lambda: customer.freeze_manually(T0)))
+    jobs.append(with_retries(lambda: customer.tick(later(1))))
     results = at_once(jobs)
     assert not [one for one in results if isinstance(one, BaseException)]
     # Then every call admitted before the freeze ends, and no other was admitted
-    let_in = {one.call_id for one in results if getattr(one, "refusal", "") is None}
-    assert {one for one in let_in if one} == set(line.jobs("end_call"))
-    assert {call.id for call in line.calls() if call.status != "refused"} == let_in
+    admit_call = {one.call_id for one in results if getattr(one, "refusal", "") is None}
+    assert {one for one in admit_call if one} == set(customer.jobs("end_call"))
+    assert {call.id for call in customer.calls() if call.status != "refused"} == admit_call

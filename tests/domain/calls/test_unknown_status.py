@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from domain.calls import reconcile
-from tests.domain.calls.support import OVER, absent
+from tests.domain.calls.support import OVER, report_absent
 from tests.domain.support import forget_jobs, later
 
 
 @pytest.fixture
-def talking(line):
+def talking(customer):
     """A call in progress since T0, without any later message."""
-    line.reserve(seconds=30)
-    line.hear(line.call(), "in_progress")
-    return line
+    customer.reserve(seconds=30)
+    customer.report_status(customer.call(), "in_progress")
+    return customer
 
 
 @pytest.mark.parametrize("status", ["deletion-failed", None])
@@ -41,7 +41,7 @@ def test_alert_is_cleared_by_a_known_status(talking, answer):
     talking.refresh(talking.call(), None, later(5), unknown_status="archived")
     assert len(talking.alerts("call_status_unknown")) == 1
     if answer == "absent":
-        absent(talking, later(200))
+        report_absent(talking, later(200))
     elif answer == "report":
         talking.report(talking.call(), 20, later(30))
     else:
@@ -58,7 +58,7 @@ def test_ended_call_with_an_unknown_status_is_settled_and_alerted(talking):
 
 def test_message_with_an_unknown_status_is_alerted_and_stages_a_refresh(talking):
     forget_jobs(talking.database, talking.id)
-    talking.hear(talking.call(), None, later(5), unknown_status="not-found")
+    talking.report_status(talking.call(), None, later(5), unknown_status="not-found")
     assert talking.jobs("look_at_call") == ["c1"]
     assert len(talking.alerts("call_status_unknown")) == 1
     assert talking.call().status == "in_progress"
@@ -67,7 +67,7 @@ def test_message_with_an_unknown_status_is_alerted_and_stages_a_refresh(talking)
 def test_settled_call_with_an_unknown_status_is_not_alerted(talking):
     talking.report(talking.call(), 20, later(30))
     forget_jobs(talking.database, talking.id)
-    talking.hear(talking.call(), None, later(31), unknown_status="deletion-failed")
+    talking.report_status(talking.call(), None, later(31), unknown_status="deletion-failed")
     talking.refresh(talking.call(), None, later(32), unknown_status="deletion-failed")
     assert talking.alerts("call_status_unknown") == []
     assert talking.jobs("look_at_call") == []

@@ -13,17 +13,17 @@ REASON = "call.in-progress.error-vapifault-worker-died"
 
 
 @pytest.fixture
-def talking(line):
+def talking(customer):
     """A call that talks since T0, with ninety-nine dollars in the wallet."""
-    line.pay(9_800)
-    line.reserve(seconds=30)
-    line.hear(line.call(), "in_progress")
-    return line
+    customer.pay(9_800)
+    customer.reserve(seconds=30)
+    customer.report_status(customer.call(), "in_progress")
+    return customer
 
 
-def end(line, seconds, *, fault=True):
+def end(customer, seconds, *, fault=True):
     fields = {"platform_fault": fault, "ended_reason": REASON}
-    line.report(line.call(), seconds, later(seconds), **fields)
+    customer.report(customer.call(), seconds, later(seconds), **fields)
 
 
 def test_platform_fault_is_free_marked_and_alerted(talking):
@@ -57,14 +57,14 @@ def test_a_platform_fault_is_waived_up_to_the_configured_minutes(talking, second
     assert found == ([waived * CENT] if waived else [])
 
 
-def test_minimum_is_charged_for_the_part_that_is_not_waived(line):
-    line.pay(900)
-    line.rate(Rate(60 * CENT, 1, 70 * CENT))
-    line.terms(warn_before_seconds=0, fault_waived_minutes=1)
-    line.reserve(seconds=30)
-    line.hear(line.call(), "in_progress")
-    end(line, 61)
-    assert line.cents() == (930, 0, 0)
+def test_minimum_is_charged_for_the_part_that_is_not_waived(customer):
+    customer.pay(900)
+    customer.rate(Rate(60 * CENT, 1, 70 * CENT))
+    customer.terms(warn_before_seconds=0, fault_waived_minutes=1)
+    customer.reserve(seconds=30)
+    customer.report_status(customer.call(), "in_progress")
+    end(customer, 61)
+    assert customer.cents() == (930, 0, 0)
 
 
 def test_platform_fault_is_charged_when_the_policy_requires_it(talking):

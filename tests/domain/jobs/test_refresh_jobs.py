@@ -19,10 +19,10 @@ from domain.payments import disputes, payments
 from tests.db.jobs import support as job_support
 from tests.db.jobs.support import claim, row, seconds_until
 from tests.db.support import at_once
-from tests.domain.calls.support import line
+from tests.domain.calls.support import customer
 from tests.domain.support import later
 
-__all__ = ["line"]
+__all__ = ["customer"]
 
 
 @pytest.fixture
@@ -173,14 +173,14 @@ def test_the_events_of_one_object_are_one_job(shared):
         assert len(open_jobs(shared, external_id=name)) == 1, name
 
 
-def test_hour_of_ticks_stages_one_refresh_for_each_call(line):
+def test_hour_of_ticks_stages_one_refresh_for_each_call(customer):
     # Given twenty reserved calls without any message from their provider
-    line.pay(10_000)
+    customer.pay(10_000)
     ids = [f"c{number}" for number in range(20)]
     for call_id in ids:
-        line.reserve(call_id, seconds=60)
+        customer.reserve(call_id, seconds=60)
     # When ticks request refreshes for an hour, and no job runs
     for seconds in range(0, 3_600, 30):
-        line.tick(later(seconds))
+        customer.tick(later(seconds))
     # Then one refresh waits for each call
-    assert line.jobs("look_at_call") == sorted(ids)
+    assert customer.jobs("look_at_call") == sorted(ids)

@@ -16,7 +16,7 @@ from domain import operator_actions
 from domain.payments import settlements
 from domain.payments.dispute_freezes import cause_of_dispute, lift_freeze, place_freeze
 from domain.wallet import operations as wallet
-from tests.db.support import at_once, one_behind_the_other, patiently
+from tests.db.support import at_once, one_behind_the_other, with_retries
 from tests.domain.support import (
     T0,
     active_freezes,
@@ -219,6 +219,6 @@ def test_placing_and_lifting_at_once_ends_as_the_cause_is(shared, org, paid):
     cause = report(shared, paid)
     acts = [lambda: place(shared, org, cause), lambda: lift(shared, org, cause)] * 4
     assert not [
-        one for one in at_once([patiently(act) for act in acts]) if isinstance(one, Exception)
+        one for one in at_once([with_retries(act) for act in acts]) if isinstance(one, Exception)
     ]
     assert active_freezes(shared, org) == {"dispute"}

@@ -19,7 +19,7 @@ from domain.payments import disputes, settlements
 from domain.payments.payments import NotATopUp, PaymentNotOurs
 from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallet
-from tests.db.support import at_once, patiently
+from tests.db.support import at_once, with_retries
 from tests.domain.support import (
     T0,
     active_freezes,
@@ -271,7 +271,7 @@ def test_dispute_states_lead_to_the_same_figures_in_any_order(shared, data):
 def test_concurrent_states_of_one_dispute_move_money_once(shared, org, paid):
     acts = [lambda: settle(shared, org, dispute(paid)) for _ in range(5)]
     acts += [lambda: settle(shared, org, dispute(paid, WON, at=20)) for _ in range(5)]
-    assert all(one.ok for one in at_once([patiently(act) for act in acts]))
+    assert all(one.ok for one in at_once([with_retries(act) for act in acts]))
     assert figures(shared, org) == (100, 0)
 
 
@@ -280,7 +280,7 @@ def test_disputes_refunds_and_debits_at_once_add_up(shared, org, paid):
     acts = [lambda n=n: settle(shared, org, dispute(paid, amount=10, name=n)) for n in "ABCD"]
     acts += [lambda: give_back(shared, org, paid, 30, made=5)] * 2
     acts += [lambda: debit(shared, org, 5) for _ in range(8)]
-    results = at_once([patiently(act) for act in acts])
+    results = at_once([with_retries(act) for act in acts])
     assert not [one for one in results if isinstance(one, Exception)]
     spent = 5 * sum(one.ok for one in results[6:])
     balance, owed = figures(shared, org)

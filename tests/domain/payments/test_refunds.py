@@ -14,7 +14,7 @@ from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
 from domain.payments import settlements
 from domain.wallet import operations as wallet
-from tests.db.support import at_once, patiently
+from tests.db.support import at_once, with_retries
 from tests.domain.support import (
     T0,
     active_freezes,
@@ -163,7 +163,7 @@ def test_refunds_of_one_payment_at_once_add_up(shared, org, paid):
     jobs = [
         lambda n=n: give_back(shared, org, paid, refund(f"{paid}-{n}", 10)) for n in range(5)
     ] * 2
-    assert all(one.ok for one in at_once([patiently(job) for job in jobs]))
+    assert all(one.ok for one in at_once([with_retries(job) for job in jobs]))
     assert figures(shared, org) == (50, 0)
 
 
