@@ -167,7 +167,9 @@ class Settings(BaseSettings):
         # PayPal's simulator signs events with the literal id WEBHOOK_ID for every developer. A
         # webhook endpoint with that id would accept forged events.
         if value.upper() == "WEBHOOK_ID":
-            raise ValueError("is the simulator's, for which anybody can have events signed")
+            raise ValueError(
+                "is the ID of PayPal's simulator, which signs events for every developer"
+            )
         if value and not _WEBHOOK_ID.fullmatch(value):
             raise ValueError("must be 1 to 50 letters and digits, as the PayPal dashboard shows it")
         return value

@@ -21,16 +21,16 @@ def describe(error: NotYet) -> str:
     if answer is None:
         return f"the database cannot do it now: {error}"
     lines = (line.strip().rstrip(".") for line in str(answer).splitlines())
-    said = _without_password(". ".join(line for line in lines if line))
+    message = _without_password(". ".join(line for line in lines if line))
     # Without an SQLSTATE the message is libpq's: the connection failed or was lost.
     if isinstance(answer, psycopg.OperationalError) and answer.sqlstate is None:
-        return f"cannot connect to the database: {said}; {_next_step()}"
-    return f"the database cannot do it now: {said}"
+        return f"cannot connect to the database: {message}; {_next_step()}"
+    return f"the database cannot do it now: {message}"
 
 
 def _next_step() -> str:
     return "check DATABASE_URL" if load_settings().database_url else "is `./run up` running?"
 
 
-def _without_password(said: str) -> str:
-    return _BEFORE_AT.sub("...@", said)
+def _without_password(message: str) -> str:
+    return _BEFORE_AT.sub("...@", message)

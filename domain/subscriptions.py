@@ -165,8 +165,8 @@ def alert_unsettled(session: Session, refresh: Refresh, refused: Refused, now: d
             "provider": str(refresh.provider),
             "code": refused.code,
             "detail": refused.detail,
-            "meaning": "Somebody may pay for a subscription that opens no organization: match it,"
-            " or cancel it at the provider.",
+            "meaning": "The subscriber may be paying, but no organization is open for it. Match"
+            " the subscription to an organization, or cancel it at the provider.",
         },
         now=now,
     )

@@ -185,7 +185,7 @@ class InboxBatcher:
             # it, and a new connection may reach the new server.
             await self._disconnect()
             raise
-        verdicts = [Verdict(word) for word in (row or ([],))[0]]
+        verdicts = [Verdict(value) for value in (row or ([],))[0]]
         self._after_commit(
             [
                 Staged(job_id, "process_event", str(event.queue))

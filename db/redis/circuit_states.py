@@ -60,7 +60,7 @@ def read_states(client: redis.Redis, window_seconds: float) -> list[CircuitState
             CircuitState(
                 provider=channel.provider,
                 call_class=channel.call_class,
-                state=_word(open_until, now),
+                state=_state(open_until, now),
                 failures=sum(_failed_since(one, oldest) for one in outcomes),
                 open_until=None if open_until is None else _instant(open_until),
                 openings=int(circuit.get(b"openings", 0)),
@@ -111,7 +111,7 @@ def _failed_since(outcome: bytes, oldest_ms: float) -> bool:
     return failed == b"1" and float(at) > oldest_ms
 
 
-def _word(open_until: float | None, now: float) -> str:
+def _state(open_until: float | None, now: float) -> str:
     if open_until is None:
         return "closed"
     return "open" if open_until > now else "half-open"

@@ -222,14 +222,14 @@ def rates_of(settings: Settings) -> dict[tuple[Provider, RequestClass], float]:
 
 
 def _held_back(channel: ProviderChannel, verdict: str, seconds: float) -> HeldBack:
-    whom = f"{channel.provider}, {channel.call_class}"
+    channel_name = f"{channel.provider}, {channel.call_class}"
     if verdict == "trial":
-        return HeldBack(f"the circuit is being tried: {whom}", _retry_seconds())
+        return HeldBack(f"the circuit is being tried: {channel_name}", _retry_seconds())
     # The random part spreads the jobs that wait for the same instant, so that they do not all call
     # the provider at once.
     spread = random.uniform(0, min(max(1.0, seconds / 2), _SPREAD_SECONDS_MAX))  # noqa: S311
-    said = "the circuit is open" if verdict == "open" else "held back by its rate"
-    return HeldBack(f"{said}: {whom}", seconds + spread)
+    cause = "the circuit is open" if verdict == "open" else "held back by its rate"
+    return HeldBack(f"{cause}: {channel_name}", seconds + spread)
 
 
 def _retry_seconds() -> float:

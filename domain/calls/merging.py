@@ -215,8 +215,8 @@ def _alert_if_dearer(session: Session, reservation: Call, adopted: Call, now: da
     """
     if adopted.their_party is not None or reservation.their_party is None:
         return
-    said = rate_of(reservation).cost_micros(adopted.duration_ms or 0)
-    if said != adopted.cost_micros:
+    expected_micros = rate_of(reservation).cost_micros(adopted.duration_ms or 0)
+    if expected_micros != adopted.cost_micros:
         raise_alert(
             session,
             AlertKind.CALL_DIFFERS,
@@ -225,7 +225,7 @@ def _alert_if_dearer(session: Session, reservation: Call, adopted: Call, now: da
             severity=Severity.WARNING,
             details={
                 "settled_micros": adopted.cost_micros,
-                "said_micros": said,
+                "said_micros": expected_micros,
                 "said_ms": adopted.duration_ms,
             },
             now=now,

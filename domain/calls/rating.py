@@ -108,9 +108,12 @@ def _alert_if_dearer_or_cheaper(
 ) -> None:
     """Raise an alert if a call was charged by another rate than that of its number."""
     duration_ms = call.duration_ms or 0
-    said = found.rate.cost_micros(duration_ms)
+    expected_micros = found.rate.cost_micros(duration_ms)
     # A cost that does not follow from the call's rate, such as a waived one, cannot be compared.
-    if call.cost_micros != rate_of(call).cost_micros(duration_ms) or call.cost_micros == said:
+    if (
+        call.cost_micros != rate_of(call).cost_micros(duration_ms)
+        or call.cost_micros == expected_micros
+    ):
         return
     raise_alert(
         session,
@@ -120,7 +123,7 @@ def _alert_if_dearer_or_cheaper(
         severity=Severity.WARNING,
         details={
             "settled_micros": call.cost_micros,
-            "said_micros": said,
+            "said_micros": expected_micros,
             "settled_route": call.rate_route,
             "said_route": found.route,
         },

@@ -80,7 +80,7 @@ def expire_unreported(session: Session, organization_id: str, now: datetime) -> 
     ids = list(
         session.scalars(
             _expired(now, CallHold.call_id)
-            .where(CallHold.organization_id == organization_id, _nobody_to_ask())
+            .where(CallHold.organization_id == organization_id, _lacks_provider_id())
             .order_by(CallHold.call_id)
             .limit(SWEEP_MAX)
         )
@@ -232,7 +232,7 @@ def _calls_to_ask(
 def _organizations_to_expire(session: Session, now: datetime) -> Sequence[str]:
     return session.scalars(
         _expired(now, CallHold.organization_id)
-        .where(_nobody_to_ask())
+        .where(_lacks_provider_id())
         .group_by(CallHold.organization_id)
         .order_by(CallHold.organization_id)
         .limit(SWEEP_MAX)
@@ -254,6 +254,6 @@ def _expired(now: datetime, column: InstrumentedAttribute[str]) -> Select[str]:
     )
 
 
-def _nobody_to_ask() -> ColumnElement[bool]:
+def _lacks_provider_id() -> ColumnElement[bool]:
     """Match holds whose call has no row here, or no id at its provider."""
     return Call.provider_call_id.is_(None)

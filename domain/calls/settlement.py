@@ -144,7 +144,7 @@ def _compare(
     if duration_ms == 0 and not call.cost_micros and has_talked(session, call):
         # The call was settled as one without a conversation. The provider reported it in progress
         # later.
-        why = "it was settled as never talked, but its provider says that somebody talked"
+        why = "it was settled as a call without a conversation, but its provider reports one"
         _alert_differs(session, call, now, why=why)
         return
     if duration_ms is None:
@@ -284,14 +284,14 @@ def _clear_answered(session: Session, call: Call, now: datetime) -> None:
         clear_alerts(session, unknown, call.organization_id, call.provider_call_id, now=now)
 
 
-def _alert_differs(session: Session, call: Call, now: datetime, **said: int | str) -> None:
+def _alert_differs(session: Session, call: Call, now: datetime, **details: int | str) -> None:
     raise_alert(
         session,
         AlertKind.CALL_DIFFERS,
         call.organization_id,
         call.id,
         severity=Severity.WARNING,
-        details={"settled_micros": call.cost_micros, **said},
+        details={"settled_micros": call.cost_micros, **details},
         now=now,
     )
 

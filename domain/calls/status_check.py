@@ -42,7 +42,9 @@ _QUERY = """
 """
 #: Our id is unique only within its organization. Two rows are enough to see that an id is
 #: ambiguous.
-_OF_ANYBODY = " WHERE c.provider_call_id = :call OR c.id = :call ORDER BY is_providers DESC LIMIT 2"
+_OF_ANY_ORGANIZATION = (
+    " WHERE c.provider_call_id = :call OR c.id = :call ORDER BY is_providers DESC LIMIT 2"
+)
 _OF_ORGANIZATION = (
     " WHERE c.organization_id = :org AND (c.id = :call OR c.provider_call_id = :call)"
     " ORDER BY c.id = :call DESC LIMIT 1"
@@ -64,20 +66,20 @@ def check_status(
     call_id: str,
     *,
     organization_id: str | None,
-    said_seconds: int | None,
+    reported_seconds: int | None,
     now: datetime,
 ) -> StatusAnswer:
     """Return whether a call must end now, for example because its credit is used up.
 
     The credit is the hold, the available money, and what the call may borrow within the debt limit.
     The remaining seconds are those that the credit pays for at the call's rate, less the time
-    already talked. Our meter measures that time. Before the meter starts, `said_seconds` counts.
+    already talked. Our meter measures that time. Until it starts, `reported_seconds` counts.
 
     `call_id` is our id or the provider's. Without `organization_id`, our id is accepted only if a
     single call has it. Raises: CallNotFound. Source: the status check of the prepaid engine's
     document.
     """
-    query = _QUERY + (_OF_ANYBODY if organization_id is None else _OF_ORGANIZATION)
+    query = _QUERY + (_OF_ANY_ORGANIZATION if organization_id is None else _OF_ORGANIZATION)
     values = {"call": call_id, "org": organization_id, "now": now}
     found = session.execute(text(query), values).all()
     if not found or (len(found) > 1 and not found[0].is_providers):
@@ -87,7 +89,7 @@ def check_status(
         values |= {"call": row.merged_into, "org": row.organization_id}
         row = session.execute(text(_QUERY + _OF_ORGANIZATION), values).one()
     reason = _reason(row)
-    remaining = 0 if reason else _remaining_seconds(row, said_seconds, now)
+    remaining = 0 if reason else _remaining_seconds(row, reported_seconds, now)
     if reason is None and remaining <= 0:
         reason = INSUFFICIENT_FUNDS
     if reason is None:
@@ -112,14 +114,14 @@ def _reason(row: Row[Any]) -> str | None:
     return None
 
 
-def _remaining_seconds(row: Any, said_seconds: int | None, now: datetime) -> int:
+def _remaining_seconds(row: Any, reported_seconds: int | None, now: datetime) -> int:
     rate = Rate(row.micros_per_minute, row.increment_seconds, row.minimum_micros)
     credit = row.hold_micros + row.debt_micros
     if not row.freezes:
         used = min(0, row.available_micros)
         room = row.debt_limit_micros + used - int(row.lent_micros)
         credit += max(0, row.available_micros) + max(0, room)
-    talked = said_seconds or 0
+    talked = reported_seconds or 0
     if row.metered_from is not None:
         talked = max(0, int((now - row.metered_from).total_seconds()))
     return max(0, rate.seconds_for(credit) - talked)

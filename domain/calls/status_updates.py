@@ -42,10 +42,12 @@ _ORDER = {
 _BEGUN = (*TALKING, CallStatus.ENDED)
 
 
-def apply_report(session: Session, report: CallReport, heard_at: datetime, now: datetime) -> bool:
+def apply_report(
+    session: Session, report: CallReport, received_at: datetime, now: datetime
+) -> bool:
     """Apply a verified report to its call; return False if there is no call for it.
 
-    `heard_at` is when the message arrived. An unknown call is adopted once it is in progress or
+    `received_at` is when the message arrived. An unknown call is adopted once it is in progress or
     over, because until then it may still request admission. It is metered from then on, or settled
     at once if it is over. A call that belongs to no organization is not adopted.
 
@@ -64,7 +66,9 @@ def apply_report(session: Session, report: CallReport, heard_at: datetime, now: 
     take_over(session, call, report.facts, now)
     if not report.final:
         call = hold_again(session, call, report.facts, now)
-    _take_in(session, call, report.facts, heard_at=heard_at, talking_ms=report.talking_ms, now=now)
+    _apply_facts(
+        session, call, report.facts, received_at=received_at, talking_ms=report.talking_ms, now=now
+    )
     if report.facts.unknown_status is not None and call.settled_at is None:
         alert_unknown_status(session, call, report.facts, now)
         stage_for(session, REFRESH_CALL, [call])
@@ -114,7 +118,7 @@ def apply_refresh(
         return
     was_settled = call.settled_at is not None
     call = hold_again(session, call, facts, now)
-    _take_in(session, call, facts, heard_at=now, talking_ms=talking_ms, now=now)
+    _apply_facts(session, call, facts, received_at=now, talking_ms=talking_ms, now=now)
     rate_by_number(session, call, facts, now)
     if facts.status is CallStatus.ENDED:
         settle_from_provider(session, call, facts, "look", now)
@@ -133,12 +137,12 @@ def _locked(session: Session, organization_id: str, call_id: str) -> Call | None
     return call
 
 
-def _take_in(
+def _apply_facts(
     session: Session,
     call: Call,
     facts: CallFacts,
     *,
-    heard_at: datetime,
+    received_at: datetime,
     talking_ms: int | None,
     now: datetime,
 ) -> None:
@@ -146,21 +150,21 @@ def _take_in(
     _fill_in(call, facts)
     if not was_paired:
         end_withholding(session, call, now)
-    status, word = CallStatus(call.status), facts.status
-    if word is not None:
+    status, reported = CallStatus(call.status), facts.status
+    if reported is not None:
         # A message without a known status does not prove that the call is live.
         call.seen_at = now
-    if word is not None and _ORDER[word] > _ORDER[status]:
-        if word is CallStatus.ENDED:
+    if reported is not None and _ORDER[reported] > _ORDER[status]:
+        if reported is CallStatus.ENDED:
             _end(session, call, facts, now)
             return
-        call.status = word
-        if word in TALKING and status not in TALKING:
+        call.status = reported
+        if reported in TALKING and status not in TALKING:
             _reopen(session, call, now)
-            _begin(call, heard_at, talking_ms, now)
+            _begin(call, received_at, talking_ms, now)
             _end_settled(session, call, now)
-        note(session, call, word, now)
-    elif word in TALKING and status is CallStatus.ENDED and not has_talked(session, call):
+        note(session, call, reported, now)
+    elif reported in TALKING and status is CallStatus.ENDED and not has_talked(session, call):
         _note_late_talk(session, call, now)
     session.flush()
 
@@ -171,7 +175,7 @@ def _note_late_talk(session: Session, call: Call, now: datetime) -> None:
     A call that was settled as one without a conversation is refreshed, because its report may have
     denied the conversation.
     """
-    note(session, call, CallStatus.IN_PROGRESS, now, "heard after its end")
+    note(session, call, CallStatus.IN_PROGRESS, now, "reported in progress after its end")
     if billing_state(call) is CallBillingState.FREE:
         stage_for(session, REFRESH_CALL, [call])
 
@@ -184,7 +188,7 @@ def _reopen(session: Session, call: Call, now: datetime) -> None:
     if billing_state(call) not in CLOSED_UNPRICED:
         return
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
-    note(session, call, "reopened", now, "somebody talks although its hold was released")
+    note(session, call, "reopened", now, "the caller talks although the hold was released")
     if call.end_decided_at is not None:
         # Its end was decided before its hold was released, and the rounds of ending it stopped
         # then.
@@ -204,14 +208,14 @@ def _end_settled(session: Session, call: Call, now: datetime) -> None:
         stage_for(session, END_CALL, [call])
 
 
-def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime) -> None:
+def _begin(call: Call, received_at: datetime, talking_ms: int | None, now: datetime) -> None:
     """Start the meter when the message arrived, less the talk time that it states."""
     if talking_ms is not None and not 0 <= talking_ms <= CALL_DURATION_MS_MAX:
         # A timestamp in unexpected units would make the call seem very long, and end it for lack of
         # credit.
         mark_anomaly(call, "talking_ms")
         talking_ms = None
-    began = heard_at - timedelta(milliseconds=talking_ms or 0)
+    began = received_at - timedelta(milliseconds=talking_ms or 0)
     # A call that we admitted cannot have begun before its admission. Any other call may have begun
     # long ago.
     earliest = began if call.metered_from is None else call.created_at

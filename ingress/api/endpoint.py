@@ -140,7 +140,7 @@ async def fields_of(request: Request) -> Fields:
     Raises: HttpRefusal 400, 408, 413, 415.
     """
     if request.method in ("GET", "HEAD"):
-        return Fields(dict(request.query_params), in_words=True)
+        return Fields(dict(request.query_params), is_text=True)
     if media_type_of(request.headers.get("content-type", "")) not in _MEDIA_TYPES:
         raise HttpRefusal(UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
     return Fields(object_of(await body_of(request)))
@@ -167,5 +167,5 @@ def object_of(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number")
+def _no_number(literal: str) -> None:
+    raise ValueError(f"{literal} is no number")

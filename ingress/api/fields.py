@@ -14,17 +14,17 @@ from base.problems.requests import MALFORMED_REQUEST
 from ingress.http.responses import HttpRefusal
 
 #: A number in a query, where every value is text. A JSON body has real numbers.
-_IN_WORDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+_NUMBER_AS_TEXT = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 #: Earliest year of a day that a request may name.
 _FIRST_YEAR = 2000
 
 
 class Fields:
-    """The fields not taken yet. With `in_words`, every value is text, as in a query."""
+    """The fields not taken yet. With `is_text`, every value is text, as in a query."""
 
-    def __init__(self, given: dict[str, Any], *, in_words: bool = False) -> None:
+    def __init__(self, given: dict[str, Any], *, is_text: bool = False) -> None:
         self._given = dict(given)
-        self._in_words = in_words
+        self._is_text = is_text
 
     def text(self, name: str, *, length_max: int = 64) -> str:
         """Take a required text. Raises: HttpRefusal 400."""
@@ -51,7 +51,7 @@ class Fields:
         value = self._given.pop(name, default)
         if value is None:
             raise _bad(name, "is missing")
-        if self._in_words and isinstance(value, str) and _IN_WORDS.fullmatch(value):
+        if self._is_text and isinstance(value, str) and _NUMBER_AS_TEXT.fullmatch(value):
             value = Decimal(value)
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
             raise _bad(name, "must be a number")

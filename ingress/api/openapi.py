@@ -18,15 +18,15 @@ _RESERVE = (
     "Pass the answer's `assistantOverrides` unchanged in Vapi's POST /call: its metadata proves by"
     " the `pairingToken` that Vapi's reports are about this reservation. Or name Vapi's id as"
     " `vapiCallId`, now or in a second request for the same `callId`; if Vapi has reported that"
-    " call already, both become one call with one hold and one charge. Whoever holds the token can"
-    " pair a call with the reservation: do not give it to a browser."
+    " call already, both become one call with one hold and one charge. A client with the token can"
+    " pair any call with the reservation: do not give it to a browser."
 )
 _COMMIT = (
     "`vapiCallId` pairs a reservation that is not paired yet. Without it, a commit of an unpaired"
     " reservation is refused with 409 UNPAIRED_CALL while Vapi has reported an unpaired outgoing"
     " call that may be the same one: send it again with `vapiCallId`, or with `durationSeconds` 0"
     " if the call was never made. FOREIGN_NUMBER: the call came by a number or an assistant of"
-    " another organization, which pays for it. CALL_IN_PROGRESS: somebody still talks."
+    " another organization, which pays for it. CALL_IN_PROGRESS: the call has not ended."
 )
 _PROBLEM_SCHEMA = {
     "type": "object",

@@ -52,14 +52,14 @@ class StatusCheck:
         try:
             body = await body_of(request)
             organization_id = self._prove(request, body)
-            call_id, said_seconds = _asked(object_of(body))
+            call_id, reported_seconds = _asked(object_of(body))
 
             def check(session: Session, now: datetime) -> StatusAnswer:
                 return check_status(
                     session,
                     call_id,
                     organization_id=organization_id,
-                    said_seconds=said_seconds,
+                    reported_seconds=reported_seconds,
                     now=now,
                 )
 
@@ -97,8 +97,8 @@ def _asked(given: dict[str, Any]) -> tuple[str, int | None]:
     if seconds is None:
         return call_id, None
     name = "message.durationSeconds"
-    said = Fields({name: seconds}).number(name, lowest=0, highest=DURATION_SECONDS_MAX)
-    return call_id, int(said)
+    number = Fields({name: seconds}).number(name, lowest=0, highest=DURATION_SECONDS_MAX)
+    return call_id, int(number)
 
 
 def _body_of(found: StatusAnswer) -> dict[str, Any]:

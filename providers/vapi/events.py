@@ -84,7 +84,7 @@ _TYPE_LENGTH_MAX = 100
 #: Characters of the longest event name, and of the digest that replaces the end of a longer one.
 _EXTERNAL_ID_LENGTH_MAX = 200
 _DIGEST_LENGTH = 32
-_WORD_LENGTH_MAX = 200
+_PART_LENGTH_MAX = 200
 _MILLISECONDS_MAX = 10**14
 
 
@@ -149,21 +149,21 @@ def external_id_of(message: VapiMessage) -> str:
     """
     content = message.content
     call_id = call_id_of(content.get("call"))
-    status = text_of(content.get("status"), _WORD_LENGTH_MAX)
+    status = text_of(content.get("status"), _PART_LENGTH_MAX)
     if call_id is None or message.type not in (STATUS_UPDATE, END_OF_CALL_REPORT):
         return _named_by(message.body)
-    words = [call_id, message.type]
+    parts = [call_id, message.type]
     if message.type == STATUS_UPDATE:
         if status is None:
             return _named_by(message.body)
-        words.append(status)
+        parts.append(status)
     # A reason counts only for an end; the member is ignored with any other status.
-    reason = text_of(content.get("endedReason"), _WORD_LENGTH_MAX)
+    reason = text_of(content.get("endedReason"), _PART_LENGTH_MAX)
     if reason is not None and (message.type == END_OF_CALL_REPORT or status == _ENDED):
-        words.append(reason)
+        parts.append(reason)
     if message.type == END_OF_CALL_REPORT:
-        words.append(sha256(message.body).hexdigest()[:_DIGEST_LENGTH])
-    name = ":".join(words)
+        parts.append(sha256(message.body).hexdigest()[:_DIGEST_LENGTH])
+    name = ":".join(parts)
     if len(name) <= _EXTERNAL_ID_LENGTH_MAX:
         return name
     return f"{call_id}:{message.type}:{sha256(name.encode()).hexdigest()[:_DIGEST_LENGTH]}"

@@ -53,8 +53,8 @@ def _decimal(text: str) -> Decimal:
         raise ValueError("no number") from None
 
 
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number")
+def _no_number(literal: str) -> None:
+    raise ValueError(f"{literal} is no number")
 
 
 def strict_decoder(make: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:

@@ -63,35 +63,35 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
     Units: half a micro of the cost is rounded up, and so is half a millisecond.
     Source: Vapi's call object, and real reports.
     """
-    said = message or {}
+    message = message or {}
     anomalies: list[str] = []
-    status, unknown_status = _status_of(_given("status", said, call), anomalies)
-    if said.get("type") == "end-of-call-report":
+    status, unknown_status = _status_of(_given("status", message, call), anomalies)
+    if message.get("type") == "end-of-call-report":
         status, unknown_status = CallStatus.ENDED, None
-    elif status is None and _says_end(said, call):
+    elif status is None and _has_end(message, call):
         # The status is optional, and its list grows. Only a call that is over has an end.
         status = CallStatus.ENDED
     is_over = status is CallStatus.ENDED
     if is_over and _STATUSES.get(str(call.get("status")), status) is not status:
         anomalies.append("stale_status")
-    started_at = _instant("startedAt", said, call, anomalies)
-    ended_at = _instant("endedAt", said, call, anomalies)
-    reason = _reason(said, call, anomalies) if is_over else None
+    started_at = _instant("startedAt", message, call, anomalies)
+    ended_at = _instant("endedAt", message, call, anomalies)
+    reason = _reason(message, call, anomalies) if is_over else None
     duration_ms = _duration_ms(
-        started_at, ended_at, _given("durationSeconds", said, call), anomalies
+        started_at, ended_at, _given("durationSeconds", message, call), anomalies
     )
     never = (
         reason is not None
         and class_of(reason) is ReasonClass.NEVER_CONNECTED
-        and _given("startedAt", said, call) is None
+        and _given("startedAt", message, call) is None
     )
     if never and duration_ms:
         # The report contradicts itself: no one was reached, but a duration is stated.
         anomalies.append("talked_unanswered")
         never = False
     ours = _metadata(call)
-    number = object_in(said.get("phoneNumber")) or object_in(call.get("phoneNumber"))
-    customer = object_in(said.get("customer")) or object_in(call.get("customer"))
+    number = object_in(message.get("phoneNumber")) or object_in(call.get("phoneNumber"))
+    customer = object_in(message.get("customer")) or object_in(call.get("customer"))
     return CallFacts(
         external_id=call_id_of(call) or "",
         status=status,
@@ -114,7 +114,7 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         ended_reason=reason,
         never_connected=never,
         platform_fault=reason is not None and is_platform_fault(reason),
-        provider_cost_micros=_cost_micros(said, call, anomalies),
+        provider_cost_micros=_cost_micros(message, call, anomalies),
         unknown_status=unknown_status,
         anomalies=tuple(dict.fromkeys(anomalies)),
     )
@@ -157,9 +157,9 @@ def text_of(value: object, length_max: int) -> str | None:
     return text if 0 < len(text) <= length_max else None
 
 
-def _given(name: str, said: Mapping[str, Any], call: Mapping[str, Any]) -> Any:
+def _given(name: str, message: Mapping[str, Any], call: Mapping[str, Any]) -> Any:
     """Return a member of the message, or of its copy of the call if that is null."""
-    value = said.get(name)
+    value = message.get(name)
     return call.get(name) if value is None else value
 
 
@@ -174,12 +174,14 @@ def _status_of(value: object, anomalies: list[str]) -> tuple[CallStatus | None, 
     return None, text_of(value, _STATUS_LENGTH_MAX) or "?"
 
 
-def _says_end(said: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
-    return any(_given(name, said, call) is not None for name in ("endedAt", "endedReason"))
+def _has_end(message: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
+    return any(_given(name, message, call) is not None for name in ("endedAt", "endedReason"))
 
 
-def _reason(said: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]) -> str | None:
-    given = _given("endedReason", said, call)
+def _reason(
+    message: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
+) -> str | None:
+    given = _given("endedReason", message, call)
     reason = text_of(given, _REASON_LENGTH_MAX)
     if given is not None and reason is None:
         anomalies.append("endedReason")
@@ -187,9 +189,9 @@ def _reason(said: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[st
 
 
 def _instant(
-    name: str, said: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
+    name: str, message: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
 ) -> datetime | None:
-    given = _given(name, said, call)
+    given = _given(name, message, call)
     instant = instant_of(given)
     if given is not None and instant is None:
         anomalies.append(name)
@@ -236,13 +238,13 @@ def _counted_ms(value: object, anomalies: list[str]) -> int | None:
 
 
 def _cost_micros(
-    said: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
+    message: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
 ) -> int | None:
-    value = _given("cost", said, call)
+    value = _given("cost", message, call)
     number = _number(value)
     if number is None or not 0 <= number <= _COST_MAX:
         # Many messages have no cost. A cost that is null or invalid is an anomaly.
-        if value is not None or "cost" in said or "cost" in call:
+        if value is not None or "cost" in message or "cost" in call:
             anomalies.append("cost")
         return None
     return int((number * 1_000_000).to_integral_value(ROUND_HALF_UP))

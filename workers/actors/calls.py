@@ -26,7 +26,7 @@ from workers.attempt import Later, Run
 log = get_logger(__name__)
 
 #: With any of these errors, the provider has not ended the call. The next round tries again.
-_NO_WORD = (NotYet, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, Refused)
+_NOT_ENDED_BY = (NotYet, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, Refused)
 
 
 def end_call(run: Run, organization_id: str, call_id: str) -> None:
@@ -148,7 +148,7 @@ def _end_at_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], f
             accepted = _order(run, round_, found.control_url)
     except HeldBack as error:
         held_back_seconds = error.delay_seconds
-    except _NO_WORD as error:
+    except _NOT_ENDED_BY as error:
         log.warning("vapi_not_notified", call=round_.provider_call_id, error=str(error))
     return found, accepted, held_back_seconds
 
@@ -166,7 +166,7 @@ def _end_at_twilio(run: Run, round_: Round) -> list[str]:
     for account in round_.twilio_account_sids or (run.settings.twilio_account_sid,):
         try:
             run.providers.twilio.complete_call(account, round_.twilio_call_sid)
-        except _NO_WORD as error:
+        except _NOT_ENDED_BY as error:
             log.warning("twilio_not_notified", call=round_.twilio_call_sid, error=str(error))
         else:
             return ["twilio"]

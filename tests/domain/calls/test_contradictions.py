@@ -76,7 +76,7 @@ def test_debt_limit_used_by_a_call_that_is_over_is_not_lent_again(customer):
     remaining = customer.do(
         lambda s: (
             status_check.check_status(
-                s, "c2", organization_id=customer.id, said_seconds=0, now=now
+                s, "c2", organization_id=customer.id, reported_seconds=0, now=now
             ).remaining_seconds
         )
     )

@@ -390,7 +390,7 @@ def test_status_of_a_merged_call_is_returned_by_any_of_its_ids(customer):
     def left(call_id, organization_id):
         return customer.do(
             lambda s: status_check.check_status(
-                s, call_id, organization_id=organization_id, said_seconds=None, now=later(10)
+                s, call_id, organization_id=organization_id, reported_seconds=None, now=later(10)
             )
         ).remaining_seconds
 
