@@ -22,7 +22,7 @@ def main() -> int:
     It is 0 if no problem was found and 1 if one was found. It is 2 if the run itself failed, and
     130 if it was interrupted.
     """
-    sabotages = "; ".join(f"{name}: {words}" for name, words in SABOTAGES.items())
+    sabotages = "; ".join(f"{name}: {text}" for name, text in SABOTAGES.items())
     parser = argparse.ArgumentParser(prog="holdfast chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of traffic under faults")
     parser.add_argument("--seed", type=int, help="repeats a run's choices; drawn if not given")

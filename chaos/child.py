@@ -17,7 +17,7 @@ from typing import Any
 
 from local import ROOT
 
-Words = dict[str, Any]
+Message = dict[str, Any]
 
 
 class ChildEnded(Exception):
@@ -48,13 +48,13 @@ class Child:
             )
         self._log = log
 
-    def ask(self, **words: Any) -> Words:
+    def ask(self, **order: Any) -> Message:
         """Send one order and wait for its answer. Raises: ChildEnded."""
         with self._asking:
-            line = self._exchange(json.dumps(words) + "\n")
+            line = self._exchange(json.dumps(order) + "\n")
         if not line:
             raise ChildEnded(f"{self._module} ended: see {self._log}")
-        answer: Words = json.loads(line)
+        answer: Message = json.loads(line)
         return answer
 
     def _exchange(self, line: str) -> str:
@@ -88,7 +88,7 @@ class Child:
             self._process.stdout.close()
 
 
-def serve_orders(answer: Callable[[Words], Words]) -> None:
+def serve_orders(answer: Callable[[Message], Message]) -> None:
     """Answer orders, in the child process, until standard input ends."""
     for line in sys.stdin:
         sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")

@@ -33,7 +33,7 @@ def step_clock(seconds: tuple[int, int], *, at_once: bool = False) -> Act:
                 time.sleep(SEEN_SECONDS)
 
         set_clock(step)
-        words = f"PostgreSQL's clock steps by {step:+d} s, and back after {lasts:.1f} s"
-        return Done(words, lasts, lambda: set_clock(0))
+        text = f"PostgreSQL's clock steps by {step:+d} s, and back after {lasts:.1f} s"
+        return Done(text, lasts, lambda: set_clock(0))
 
     return act

@@ -50,13 +50,13 @@ def _debits(facts: Facts) -> Iterator[Problem]:
         if wish.outcome == "OK" and not found:
             yield Problem("lost", f"debit {name}: answered OK, no entry", name)
         elif len(found) > (wish.outcome == "OK"):
-            words = f"debit {name}: answered {wish.outcome}, entries {found}"
-            yield Problem("doubled", words, name)
+            text = f"debit {name}: answered {wish.outcome}, entries {found}"
+            yield Problem("doubled", text, name)
         elif found and found != [wish.micros]:
-            words = f"debit {name}: asked for {wish.micros}, entry of {found[0]}"
-            yield Problem("drift", words, name)
+            text = f"debit {name}: asked for {wish.micros}, entry of {found[0]}"
+            yield Problem("drift", text, name)
     for name, found in written.items():
-        yield Problem("doubled", f"debit {name}: asked for by nobody, entries {found}", name)
+        yield Problem("doubled", f"debit {name}: entries {found} without a request", name)
 
 
 def _payments(facts: Facts) -> Iterator[Problem]:
@@ -83,14 +83,14 @@ def _payments(facts: Facts) -> Iterator[Problem]:
         facts.add(capture["custom_id"], kept)
         found, seen = moved.pop(capture["id"], 0), known.get(capture["id"])
         if seen != at_paypal:
-            words = f"payment {capture['id']}: paid and refunded {at_paypal}, known {seen}"
-            yield Problem("lost", words, (capture["id"],))
+            text = f"payment {capture['id']}: paid and refunded {at_paypal}, known {seen}"
+            yield Problem("lost", text, (capture["id"],))
         elif found != kept:
-            words = f"payment {capture['id']}: {kept} kept, {found} moved"
-            yield Problem("doubled", words, (capture["id"],))
+            text = f"payment {capture['id']}: {kept} kept, {found} moved"
+            yield Problem("doubled", text, (capture["id"],))
     for capture_id, found in moved.items():
-        words = f"payment {capture_id}: unknown at the provider, {found} moved"
-        yield Problem("doubled", words, (capture_id,))
+        text = f"payment {capture_id}: unknown at the provider, {found} moved"
+        yield Problem("doubled", text, (capture_id,))
 
 
 def _holds(facts: Facts) -> Iterator[Problem]:
@@ -110,8 +110,8 @@ def _holds(facts: Facts) -> Iterator[Problem]:
         if wish.outcome != "OK":
             yield Problem("lost", f"call {name}: commit answered {wish.outcome}", name)
         elif found != wish.micros:
-            words = f"call {name}: {wish.micros} committed, {found} billed ({status})"
-            yield Problem("lost", words, name)
+            text = f"call {name}: {wish.micros} committed, {found} billed ({status})"
+            yield Problem("lost", text, name)
     for name, wish in released.items():
         status, _ = rows.get(name, (None, None))
         if name not in billed and status in ("open", "committed"):
@@ -120,13 +120,13 @@ def _holds(facts: Facts) -> Iterator[Problem]:
         if status == "open":
             yield Problem("lost", f"call {name}: its hold is still open", name)
         if found is not None and name not in billed:
-            yield Problem("doubled", f"call {name}: {found} billed, asked for by nobody", name)
+            yield Problem("doubled", f"call {name}: {found} billed without a request", name)
     for organization_id, key, times in facts.rows(
         "SELECT organization_id, operation_key, count(*) FROM wallet_entries"
         " WHERE kind = 'call' GROUP BY 1, 2 HAVING count(*) > 1"
     ):
-        words = f"call {organization_id} {key}: {times} entries"
-        yield Problem("doubled", words, (organization_id, key))
+        text = f"call {organization_id} {key}: {times} entries"
+        yield Problem("doubled", text, (organization_id, key))
 
 
 # -- webhooks and jobs --------------------------------------------------------------------------
@@ -141,21 +141,21 @@ def _webhooks(facts: Facts) -> Iterator[Problem]:
     for (organization_id, event_id), wish in facts.story.of("webhook").items():
         named_so = f"webhook {event_id} of {organization_id}"
         if wish.outcome != "OK":
-            yield Problem("lost", f"{named_so}: never taken in", (event_id,))
+            yield Problem("lost", f"{named_so}: never accepted", (event_id,))
         elif event_id not in kept:
-            yield Problem("lost", f"{named_so}: taken in, not kept", (event_id,))
+            yield Problem("lost", f"{named_so}: accepted, not stored", (event_id,))
         elif kept[event_id] != "handled":
             yield Problem("lost", f"{named_so}: {kept[event_id]}", (event_id,))
     named = {tuple(event_id.split(":")[:2]) for event_id in kept}
     for call_id, kind in sorted(facts.accepted):
         if kind in _KEPT_TYPES and (call_id, kind) not in named:
-            words = f"webhook {kind} of {call_id}: taken in, not kept"
-            yield Problem("lost", words, (call_id,))
+            text = f"webhook {kind} of {call_id}: accepted, not stored"
+            yield Problem("lost", text, (call_id,))
     for event_id in sorted(kept.keys() - {event_id for _, event_id in facts.story.of("webhook")}):
         # The journal lacks webhooks that the sandbox sent itself. Many of those concern no
         # organization.
         if kept[event_id] is None:
-            yield Problem("lost", f"webhook {event_id}: kept, not handled", (event_id,))
+            yield Problem("lost", f"webhook {event_id}: stored, not handled", (event_id,))
     for event_id, times in facts.rows(
         "SELECT kwargs ->> 'event_id', count(*) FROM jobs WHERE name = 'process_event'"
         " GROUP BY 1 HAVING count(*) > 1"
@@ -169,8 +169,8 @@ def _jobs(facts: Facts) -> Iterator[Problem]:
         " THEN 'waiting' ELSE outcome END, last_error FROM jobs"
         " WHERE outcome IS DISTINCT FROM 'done' ORDER BY id"
     ):
-        words = f"job {job_id} {name}: {state} {error or ''}".rstrip()
-        yield Problem("lost", words, (job_id,))
+        text = f"job {job_id} {name}: {state} {error or ''}".rstrip()
+        yield Problem("lost", text, (job_id,))
 
 
 # -- wallets --------------------------------------------------------------------------------------

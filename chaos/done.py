@@ -18,7 +18,7 @@ def _nothing() -> None:
 class Done:
     """What a fault did. It lasts for `seconds`; then `undo` ends it."""
 
-    words: str
+    text: str
     seconds: float = 0.0
     undo: Callable[[], None] = _nothing
     #: False if the fault had no target. It is then printed and not counted.

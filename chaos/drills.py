@@ -68,9 +68,9 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
         customers = _open(system)
         if not customers or not _safety_workers(system):
             return Done("no safety worker, or no customer to close", struck=False)
-        with breaks(system, chance) as words:
+        with breaks(system, chance) as text:
             closings = [one for one in (_close(system, each) for each in customers) if one]
-            late, seconds = _wait_until_frozen(system, closings, words, within_seconds)
+            late, seconds = _wait_until_frozen(system, closings, text, within_seconds)
         shown = f"{', '.join(f'{one:.1f}' for one in seconds) or 'none'} s"
         if late and load_of_each_core() > OVERLOADED:
             shown += f"; {len(late)} are late, and not counted: the machine is overloaded"
@@ -78,7 +78,7 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
         # Restore every customer, also one whose event no ingress accepted: PayPal's sandbox has
         # already suspended that subscription.
         return Done(
-            f"{words}; {len(closings)} closing events, frozen after {shown}",
+            f"{text}; {len(closings)} closing events, frozen after {shown}",
             _APART_SECONDS,
             partial(_open_again, system, customers),
             struck=bool(closings),
@@ -148,7 +148,7 @@ def _deliver(system: System, event_id: str, limit_seconds: float) -> bool:
 
 
 def _wait_until_frozen(
-    system: System, closings: list[_Closing], words: str, within_seconds: float
+    system: System, closings: list[_Closing], text: str, within_seconds: float
 ) -> tuple[list[Problem], list[float]]:
     """Return the wallets not frozen in time, and the seconds that the others took."""
     seconds: list[float] = []
@@ -162,7 +162,7 @@ def _wait_until_frozen(
         Problem(
             "lost",
             f"closing event {one.event_id} of {organization_id}: not frozen"
-            f" within {within_seconds:g} s ({words})",
+            f" within {within_seconds:g} s ({text})",
             (organization_id,),
         )
         for organization_id, one in waiting.items()

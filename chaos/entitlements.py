@@ -47,8 +47,8 @@ def entitlements(facts: Facts) -> Iterator[Problem]:
         paused = ("paused", "manual_pause")
         yield from check("campaign paused manually", paused, campaigns[one.campaign_ids[1]])
     for external_id, status in known.items():
-        words = f"subscription {external_id}: {status}, unknown at the provider"
-        yield Problem("doubled", words, (external_id,))
+        text = f"subscription {external_id}: {status}, unknown at the provider"
+        yield Problem("doubled", text, (external_id,))
 
 
 def _pause_reason(active: bool, frozen: bool, net: int) -> str | None:
@@ -73,7 +73,7 @@ def _frozen_manually(story: Story) -> set[str]:
 
 def _differs(organization_id: str, what: str, wanted: object, found: object) -> Iterator[Problem]:
     if wanted != found:
-        words = f"{what} of {organization_id}: is {found}, should be {wanted}"
+        text = f"{what} of {organization_id}: is {found}, should be {wanted}"
         # A subscription is named by its own ID, everything else by the organization's.
         ids = tuple(what.split()[1:]) if what.startswith("subscription ") else ()
-        yield Problem("lost", words, ids or (organization_id,))
+        yield Problem("lost", text, ids or (organization_id,))

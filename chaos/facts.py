@@ -43,7 +43,7 @@ class Problem(NamedTuple):
     """
 
     kind: Kind
-    words: str
+    text: str
     ids: tuple[str, ...] = ()
 
     @property
@@ -52,7 +52,7 @@ class Problem(NamedTuple):
 
         Examples are debit, job, webhook and wallet.
         """
-        return self.words.split(maxsplit=1)[0]
+        return self.text.split(maxsplit=1)[0]
 
 
 def pick_examples(problems: Iterable[Problem], kind: Kind, at_most: int) -> list[Problem]:

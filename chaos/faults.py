@@ -127,7 +127,7 @@ def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
                     system.supervisor.kill(name, signal.SIGCONT)
 
         if not names:
-            return Done("nobody asked in time", struck=False)
+            return Done("no worker sent a request in time", struck=False)
         return Done(
             f"SIGSTOP: {names[0]} in its {job} for {_PAST_LEASE_SECONDS:g} s",
             _PAST_LEASE_SECONDS,
@@ -197,7 +197,7 @@ def _cut(route: str) -> Act:
     return act
 
 
-def _mode(route: str, mode: str, words: str, seconds: tuple[float, float]) -> Act:
+def _mode(route: str, mode: str, description: str, seconds: tuple[float, float]) -> Act:
     def act(system: System, chance: Random) -> Done:
         lasts, delay = chance.uniform(*seconds), chance.uniform(0.005, 0.05)
         system.proxy.ask(route=route, do=mode, seconds=delay)
@@ -208,7 +208,7 @@ def _mode(route: str, mode: str, words: str, seconds: tuple[float, float]) -> Ac
                 system.proxy.ask(route=route, do="cut")
             system.proxy.ask(route=route, do="open")
 
-        text = f"{words} ({delay * 1000:.0f} ms)" if mode == "delay" else words
+        text = f"{description} ({delay * 1000:.0f} ms)" if mode == "delay" else description
         return Done(f"{text} for {lasts:.1f} s", lasts, undo)
 
     return act

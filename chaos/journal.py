@@ -34,9 +34,9 @@ class Journal:
         """Record that no answer arrived, or an error instead of one."""
         self._write("unsure", what, organization_id, key, why)
 
-    def _write(self, *words: str | int) -> None:
+    def _write(self, *fields: str | int) -> None:
         # One system call writes the whole line, so that lines of several threads never mix.
-        os.write(self._file, json.dumps((*words, time.monotonic())).encode() + b"\n")
+        os.write(self._file, json.dumps((*fields, time.monotonic())).encode() + b"\n")
 
 
 @dataclass
@@ -72,12 +72,12 @@ def read_journal(path: Path) -> Story:
     story = Story()
     with path.open() as lines:
         for line in lines:
-            word, what, organization_id, key, more, at = json.loads(line)
+            step, what, organization_id, key, more, at = json.loads(line)
             wishes = story.wishes.setdefault(what, {})
             name = (organization_id, key)
-            if word == "asked":
+            if step == "asked":
                 wishes.setdefault(name, Wish(more, asked_at=at))
-            elif word == "answered":
+            elif step == "answered":
                 wishes[name].outcome, wishes[name].answered_at = more, at
             else:
                 wishes[name].unsure += 1

@@ -89,8 +89,8 @@ def _differs(known: _Known, name: Name, vapi_id: str | None, cost: int) -> Itera
     if any(settled_at is None for _, settled_at, _ in rows):
         yield _lost(name, vapi_id, "it is not settled")
     elif taken != cost:
-        words = f"outgoing {name} ({vapi_id}): talked for {cost}, charged {taken}"
-        yield Problem("doubled" if taken > cost else "lost", words, _ids(name, vapi_id))
+        text = f"outgoing {name} ({vapi_id}): talked for {cost}, charged {taken}"
+        yield Problem("doubled" if taken > cost else "lost", text, _ids(name, vapi_id))
     if names & known.held:
         yield _lost(name, vapi_id, "its hold is still open")
 
@@ -106,7 +106,7 @@ def _unmarked(facts: Facts, known: _Known, name: Name, vapi_id: str | None) -> I
     for what, is_marked in (("longer", is_alerted), ("denied", is_alerted or marked)):
         wish = facts.story.of(what).get(name)
         if wish is not None and wish.outcome == "OK" and not is_marked:
-            yield _lost(name, vapi_id, f"a report was {what}, and nobody is told")
+            yield _lost(name, vapi_id, f"a report was {what}, without an alert or an anomaly")
 
 
 def _lost(name: Name, vapi_id: str | None, why: str) -> Problem:

@@ -52,11 +52,11 @@ def _differs(
     else:
         is_over, settled, taken = known[call["id"]]
         if not is_over or settled is None:
-            words = "over" if is_over else "not over"
-            yield Problem("lost", f"{named}: {words}, settled for {settled}", ids)
+            text = "over" if is_over else "not over"
+            yield Problem("lost", f"{named}: {text}, settled for {settled}", ids)
         elif taken != cost:
-            words = f"{named}: talked for {cost}, charged {taken}"
-            yield Problem("doubled" if taken > cost else "lost", words, ids)
+            text = f"{named}: talked for {cost}, charged {taken}"
+            yield Problem("doubled" if taken > cost else "lost", text, ids)
 
 
 def talked_ms(call: dict[str, Any]) -> int:

@@ -47,11 +47,11 @@ def predial(facts: Facts) -> Iterator[Problem]:
             held = sum(one.since <= now.since < one.until for one in contacts)
             charged = sum(one.charged_micros for one in contacts if one.until <= now.since)
             if held * HOLD_MICROS + charged > paid:
-                words = (
+                text = (
                     f"campaign of {organization_id}: {held} contacts were permitted when"
                     f" {now.contact_id} was, and {paid - charged} micros were left for them"
                 )
-                yield Problem("doubled", words, (now.contact_id,))
+                yield Problem("doubled", text, (now.contact_id,))
 
 
 def _permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:

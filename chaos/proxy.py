@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import cast
 
-from chaos.child import Words, serve_orders
+from chaos.child import Message, serve_orders
 
 #: How a route treats traffic. deaf: the servers' answers are lost.
 MODES = ("open", "refuse", "stall", "delay", "deaf")
@@ -177,12 +177,12 @@ class Proxy:
         self._routes: dict[str, Route] = {}
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
-    def answer(self, order: Words) -> Words:
+    def answer(self, order: Message) -> Message:
         """Carry out one order, and return once it is in effect."""
         done = asyncio.run_coroutine_threadsafe(self._carry_out(order), self._loop)
         return done.result()
 
-    async def _carry_out(self, order: Words) -> Words:
+    async def _carry_out(self, order: Message) -> Message:
         name = order["route"]
         match order["do"]:
             case "listen":

@@ -55,9 +55,9 @@ class Report:
     evidence: Path | None = None
     began: float = field(default_factory=time.monotonic)
 
-    def say(self, words: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print a line of the running log, with the time since the start."""
-        self.lines.append(f"{time.monotonic() - self.began:6.1f} s  {words}")
+        self.lines.append(f"{time.monotonic() - self.began:6.1f} s  {text}")
         print(self.lines[-1], flush=True)  # noqa: T201
 
     def note_load(self) -> None:
@@ -103,7 +103,7 @@ class Report:
         for kind in KINDS:
             shown = pick_examples(self.problems, kind, _SHOWN_MAX)
             for problem in shown:
-                print(f"{problem.kind}: {problem.words}")  # noqa: T201
+                print(f"{problem.kind}: {problem.text}")  # noqa: T201
             if self.count(kind) > len(shown):
                 print(f"{kind}: and {self.count(kind) - len(shown)} more")  # noqa: T201
         if self.evidence is not None:

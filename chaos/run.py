@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import text
 
 from base.clock import wait_until
-from chaos.child import Child, Words
+from chaos.child import Child, Message
 from chaos.count import count_problems
 from chaos.customers import CAMPAIGN_ID, make_campaigner, make_customers, make_overlong
 from chaos.endings import Endings
@@ -49,15 +49,17 @@ class Asked:
 def run(asked: Asked) -> Report:
     """Make one run and return its report."""
     report = Report(asked.seed, asked.seconds, asked.sabotage)
-    report.say(f"starting the system (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})")
+    report.print_line(
+        f"starting the system (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})"
+    )
     with System(plan_of(asked.sabotage), keep=asked.keep) as system:
         system.start_processes()
         customers = make_customers(system, _CUSTOMERS, drilled=_DRILLED)
         customers.append(make_overlong(system, len(customers)))
         customers.append(make_campaigner(system, len(customers)))
         wait_for_rest(system, asked.rest_seconds)
-        for words in sabotage_database(system, asked.sabotage):
-            report.say(f"sabotage: {words}")
+        for text in sabotage_database(system, asked.sabotage):
+            report.print_line(f"sabotage: {text}")
         traffic = _start_traffic(system, asked, customers)
         _break_things(system, traffic, report, asked)
         _calm_down(system, traffic, report, asked)
@@ -116,7 +118,7 @@ def _client(customer: Customer, *, hot: bool = False) -> dict[str, Any]:
 
 def _break_things(system: System, traffic: Child, report: Report, asked: Asked) -> None:
     """Carry out the plan, end each fault at its time, and print the progress."""
-    report.say("traffic and faults begin")
+    report.print_line("traffic and faults begin")
     began = time.monotonic()
     traffic.ask(do="go")
     endings = Endings()
@@ -126,7 +128,7 @@ def _break_things(system: System, traffic: Child, report: Report, asked: Asked) 
         report.faults[planned.kind] += done.struck
         report.problems += done.problems
         report.closed_seconds += done.closed_seconds
-        report.say(f"{planned.kind}: {done.words}")
+        report.print_line(f"{planned.kind}: {done.text}")
         if done.seconds:
             endings.after(done.seconds, done.undo)
 
@@ -145,7 +147,7 @@ def _break_things(system: System, traffic: Child, report: Report, asked: Asked) 
 def _report_progress(system: System, traffic: Child, report: Report) -> None:
     report.note_load()
     progress = traffic.ask(do="progress")
-    report.say(
+    report.print_line(
         f"-- {progress['operations']} operations, {progress['events']} events"
         f" ({progress['doubled']} sent twice), {jobs_waiting(system)} jobs waiting,"
         f" {_restarts(system)} restarts"
@@ -154,7 +156,7 @@ def _report_progress(system: System, traffic: Child, report: Report) -> None:
 
 def _calm_down(system: System, traffic: Child, report: Report, asked: Asked) -> None:
     """Let the traffic finish, repeat doubtful requests, wait until nothing is due."""
-    report.say("faults are over; traffic ends what it has begun")
+    report.print_line("faults are over; traffic ends what it has begun")
     wait_until(system.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2)
     progress = traffic.ask(do="stop")
     report.problems += traffic_problems(progress)
@@ -166,7 +168,7 @@ def _calm_down(system: System, traffic: Child, report: Report, asked: Asked) -> 
         report.problems += [
             Problem("lost", f"{name} did not come back", (name,)) for name in system.away()
         ]
-    report.say(f"at rest after {seconds:.1f} s; counting")
+    report.print_line(f"at rest after {seconds:.1f} s; counting")
     report.note_load()
     report.figures |= {
         "load of each core, highest": round(report.load_of_each_core, 1),
@@ -179,7 +181,7 @@ def _calm_down(system: System, traffic: Child, report: Report, asked: Asked) -> 
     }
 
 
-def traffic_problems(progress: Words) -> list[Problem]:
+def traffic_problems(progress: Message) -> list[Problem]:
     """List the traffic threads that died or do not end.
 
     Such a thread leaves out requests that the run should be judged by.

@@ -17,7 +17,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from base.outcomes import NotYet, OutcomeUnknown
-from chaos.child import Words
+from chaos.child import Message
 from chaos.control import control_client
 from chaos.journal import Journal
 from chaos.post import Post
@@ -54,7 +54,7 @@ Act = Callable[[Sequence[Wish]], Sequence[str]]
 class Scene:
     """Shared state of the threads: connections, journal, and when to stop."""
 
-    def __init__(self, order: Words) -> None:
+    def __init__(self, order: Message) -> None:
         self.seed = int(order["seed"])
         self.with_holds = bool(order["holds"])
         self.clients = [Client(**one) for one in order["clients"]]

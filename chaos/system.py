@@ -218,14 +218,14 @@ class System:
             self._run(name, ["cli.main", "relay"])
 
         def all_work() -> bool:
-            said = {name: (self.logs / f"{name}.log").read_text() for name in (*WORKERS, *relays)}
-            return all("_started" in text for text in said.values()) and self.ready()
+            logs = {name: (self.logs / f"{name}.log").read_text() for name in (*WORKERS, *relays)}
+            return all("_started" in text for text in logs.values()) and self.ready()
 
         if not wait_until(all_work, limit_seconds=_READY_SECONDS, every_seconds=0.2):
             raise RuntimeError(f"not all processes were up in {_READY_SECONDS:g} s")
 
-    def _run(self, name: str, words: list[str], **more: str) -> None:
-        argv = [sys.executable, "-m", *words]
+    def _run(self, name: str, arguments: list[str], **more: str) -> None:
+        argv = [sys.executable, "-m", *arguments]
         self.supervisor.start(ChildProcess(name, argv, {**self.env, **more}))
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from base.clock import wait_until
 from base.log import configure
 from chaos import changes, holds, outgoing, overlong, payments, phones, predial, spending
-from chaos.child import Words, serve_orders
+from chaos.child import Message, serve_orders
 from chaos.scene import GIVE_UP_SECONDS, Scene
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     scenes: list[Scene] = []
     threads: list[threading.Thread] = []
 
-    def answer(order: Words) -> Words:
+    def answer(order: Message) -> Message:
         match order["do"]:
             case "build":
                 scenes.append(Scene(order))

@@ -114,7 +114,7 @@ class AtRest:
             read_journal(self.path),
         )
         with reading as facts:
-            return [f"{one.kind} {one.words.split()[0]}" for one in count_problems(facts)]
+            return [f"{one.kind} {one.text.split()[0]}" for one in count_problems(facts)]
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_closing_event_is_lost_when_its_wallet_is_not_frozen_in_time(system, mon
     # When its customer's subscription is suspended, then a problem names the organization
     (problem,) = done.problems
     assert (problem.kind, problem.ids) == ("lost", (system.drilled[0].organization_id,))
-    assert "not frozen within 0.3 s (nothing is broken)" in problem.words
+    assert "not frozen within 0.3 s (nothing is broken)" in problem.text
     assert (done.struck, done.closed_seconds) == (True, ())
 
 
@@ -77,7 +77,7 @@ def test_late_freeze_is_reported_and_not_counted_under_overload(system, monkeypa
     monkeypatch.setattr(drills, "OVERLOADED", -1.0)
     done = closing_while(nothing_broken, within_seconds=0.3)(system, random.Random(1))
     assert done.problems == ()
-    assert "1 are late, and not counted" in done.words
+    assert "1 are late, and not counted" in done.text
 
 
 def test_closing_event_is_timed_when_its_wallet_is_frozen(system, world):
@@ -103,9 +103,9 @@ def test_closing_event_is_timed_when_its_wallet_is_frozen(system, world):
 
 def test_one_safety_worker_is_stopped_while_events_arrive(system):
     pids = [system.supervisor.pid(name) for name in ("safety-1", "safety-2")]
-    with safety_worker_stopped(system, random.Random(1)) as words:
+    with safety_worker_stopped(system, random.Random(1)) as text:
         assert wait_until(lambda: sum(map(is_stopped, pids)) == 1, limit_seconds=10)
-        assert words in ("SIGSTOP: safety-1", "SIGSTOP: safety-2")
+        assert text in ("SIGSTOP: safety-1", "SIGSTOP: safety-2")
     assert wait_until(lambda: not any(map(is_stopped, pids)), limit_seconds=10)
 
 

@@ -27,7 +27,7 @@ def problems(seconds: float, *, alerts: list[tuple[str, str]], load: float = 5.0
         accepted=set(),
         load_of_each_core=load,
     )
-    return [one.words.partition(", ")[2] for one in overlong(facts)]
+    return [one.text.partition(", ")[2] for one in overlong(facts)]
 
 
 @pytest.mark.parametrize(

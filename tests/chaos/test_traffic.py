@@ -41,6 +41,6 @@ def test_dead_traffic_thread_is_reported(urls, tmp_path):
     # Then the run names the threads that sent no further requests
     problems = traffic_problems({"died": scene.died, "running": []})
     assert {one.kind for one in problems} == {"lost"}
-    assert all("died: httpx.ConnectError: " in one.words for one in problems)
-    names = {one.words.split()[1] for one in problems}
+    assert all("died: httpx.ConnectError: " in one.text for one in problems)
+    names = {one.text.split()[1] for one in problems}
     assert {"payments", "phone-0", "phone-1"} <= names
