@@ -9,19 +9,20 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from base.enums import CallStatus
 from base.operators import Operator
 from base.problems.wallet import INSUFFICIENT_FUNDS
-from db.models import Alert, CallHold, WalletEntry
-from db.models.calls import Call, CallTimeline
+from db.models.calls import Call
 from domain import operator_actions
+from domain.alerts.queries import list_alerts
 from domain.calls.entry_points import EntryPointKind, add_entry_point
-from domain.calls.queries import ending_ms
+from domain.calls.queries import ending_ms, list_calls, see_call
 from domain.calls.rates import Rate, set_rate
 from domain.calls.settings import Terms, set_terms
 from domain.wallet import operations as wallet
+from domain.wallet.queries import PAGE_MAX, history
 from local.demo.report import Report
 from local.demo.set import Set
 from workers.provider_waits import ProviderWaits
@@ -127,12 +128,7 @@ class Phone:
 
     def calls(self) -> list[Call]:
         """Return the organization's calls that were not refused or decided too late."""
-        query = select(Call).where(
-            Call.organization_id == self.on.organization_id,
-            Call.settled_by.is_distinct_from("withdrawn"),
-            Call.status != CallStatus.REFUSED,
-        )
-        return self.on.database.run(lambda session: list(session.scalars(query)))
+        return self.on.database.run(self._calls)
 
     def settled(self) -> int:
         """Count the calls that are settled."""
@@ -144,32 +140,34 @@ class Phone:
 
     def lowest(self) -> int:
         """Return the lowest balance that the wallet ever had, in micros."""
-        query = select(func.min(WalletEntry.balance_after_micros)).where(
-            WalletEntry.organization_id == self.on.organization_id
+        entries = self.on.database.run(
+            lambda session: history(session, self.on.organization_id, limit=PAGE_MAX)
         )
-        return self.on.database.run(lambda session: int(session.scalars(query).one() or 0))
-
-    def held(self) -> list[CallHold]:
-        """List the holds that are still open."""
-        query = select(CallHold).where(
-            CallHold.organization_id == self.on.organization_id, CallHold.status == "open"
-        )
-        return self.on.database.run(lambda session: list(session.scalars(query)))
+        return min((entry.balance_after_micros for entry in entries), default=0)
 
     def alerts(self) -> list[str]:
         """List the kinds of the organization's active alerts."""
-        query = select(Alert.kind).where(
-            Alert.organization_id == self.on.organization_id, Alert.cleared_at.is_(None)
+        active = self.on.database.run(
+            lambda session: list_alerts(session, organization_id=self.on.organization_id)
         )
-        return self.on.database.run(lambda session: sorted(session.scalars(query)))
+        return sorted(alert.kind for alert in active)
 
     def times(self, what: str) -> int:
         """Count the entries of one kind in the calls' timelines."""
-        return self.on.count(
-            CallTimeline,
-            CallTimeline.organization_id == self.on.organization_id,
-            CallTimeline.what == what,
-        )
+
+        def count(session: Session) -> int:
+            timelines = [see_call(session, call).timeline for call in self._calls(session)]
+            return sum(line.what == what for timeline in timelines for line in timeline)
+
+        return self.on.database.run(count)
+
+    def _calls(self, session: Session) -> list[Call]:
+        found = list_calls(session, organization_id=self.on.organization_id, live=False)
+        return [
+            call
+            for call in found
+            if call.settled_by != "withdrawn" and call.status != CallStatus.REFUSED
+        ]
 
 
 def ten_on_one_wallet(on: Set, report: Report) -> None:
@@ -179,17 +177,17 @@ def ten_on_one_wallet(on: Set, report: Report) -> None:
     ids = _call_ten(phone, report)
     _end_and_charge(phone, ids, report)
     report.check("each was warned once", phone.times("warned"), _AT_ONCE)
-    spoken = [[said["text"] for said in phone.seen(one)["spoken"]] for one in ids]
+    spoken = [[speech["text"] for speech in phone.seen(one)["spoken"]] for one in ids]
     report.check(
-        "each was told that it would end, and then why",
-        [words[:1] + words[-1:] for words in spoken],
+        "each caller heard the warning first, and the reason for the end last",
+        [texts[:1] + texts[-1:] for texts in spoken],
         [[TERMS.warning_text, TERMS.ending_text]] * _AT_ONCE,
     )
 
 
-def ten_that_hear_nothing(on: Set, report: Report) -> None:
+def ten_that_ignore_orders(on: Set, report: Report) -> None:
     """Run ten calls that ignore Vapi's orders: Twilio must end them in time."""
-    report.scene("The same, and Vapi hears no order to end")
+    report.scene("The same, but Vapi ignores every order to end a call")
     phone = Phone.open(on, report, _DEAF_TERMS, _THREE_MINUTES)
     ids = _call_ten(phone, report, deaf=True)
     _end_and_charge(phone, ids, report)
@@ -204,13 +202,13 @@ def lost_reports(on: Set, report: Report) -> None:
     ids = phone.notify(2, talk_seconds=1.2, behaviour={"lose_reports": True})
     report.eventually("both are over", lambda: phone.over(ids), 2)
     report.eventually("both are charged nevertheless", phone.settled, 2)
-    report.check("by asking", {call.settled_by for call in phone.calls()}, {"look"})
+    report.check("by reading them from Vapi", {call.settled_by for call in phone.calls()}, {"look"})
     _books(phone, ids, _THREE_MINUTES, report)
 
 
 def frozen(on: Set, report: Report) -> None:
     """Freeze the wallet during two calls: both must end and be charged."""
-    report.scene("An operator freezes the wallet while somebody talks")
+    report.scene("An operator freezes the wallet during two calls")
     phone = Phone.open(on, report, TERMS, 10 * _THREE_MINUTES)
     ids = phone.notify(2)
     report.eventually("both talk", lambda: phone.times("in_progress"), 2)
@@ -230,23 +228,23 @@ def frozen(on: Set, report: Report) -> None:
 
 def no_money(on: Set, report: Report) -> None:
     """Call an organization without money: the call must be refused."""
-    report.scene("Somebody rings up an organization without money")
+    report.scene("A caller rings an organization without money")
     phone = Phone.open(on, report, TERMS, 0)
     (call_id,) = phone.notify()
     report.eventually("the call is refused", lambda: phone.verdicts([call_id]), ["refused"])
-    spoken = [said["text"] for said in phone.seen(call_id)["spoken"]]
-    report.check("and told so", spoken, [TERMS.refusal_text])
-    report.check("nothing is held", phone.held(), [])
+    spoken = [speech["text"] for speech in phone.seen(call_id)["spoken"]]
+    report.check("and the caller hears why", spoken, [TERMS.refusal_text])
+    report.check("nothing is held", phone.on.wallet().held_micros, 0)
 
 
 def _call_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
-    report.say("a cent a second; each call may last 18 s if all ten share alike")
+    report.print_line("a cent a second; each call may last 18 s if all ten share alike")
     # Reports are delayed, as Vapi's are. Otherwise, money released by the first calls to end would
     # keep the last of them alive for a minute.
     more = {"behaviour": {"report_delay_seconds": _REPORT_DELAY_SECONDS, **behaviour}}
     # One after another: a busy machine could not decide ten calls at once within two seconds.
     ids = [_call_until_answered(phone, report, **more) for _ in range(_AT_ONCE)]
-    report.eventually("all ten are let in", lambda: phone.verdicts(ids), ["admitted"] * _AT_ONCE)
+    report.eventually("all ten are admitted", lambda: phone.verdicts(ids), ["admitted"] * _AT_ONCE)
     report.eventually("all ten talk", lambda: phone.times("in_progress"), _AT_ONCE)
     return ids
 
@@ -259,7 +257,7 @@ def _call_until_answered(phone: Phone, report: Report, **more: Any) -> str:
     """
     for again in range(_NOTIFICATIONS_AGAIN + 1):
         if again:
-            report.say("the call was not decided in time; the caller tries again")
+            report.print_line("the call was not decided in time; the caller tries again")
         (call_id,) = phone.notify(**more)
         report.wait_for(f"a decision on call {call_id}", partial(phone.are_decided, [call_id]))
         if phone.verdicts([call_id]) != ["refused"]:
@@ -271,18 +269,18 @@ def _end_and_charge(phone: Phone, ids: Sequence[str], report: Report) -> None:
     report.eventually("every call has ended by itself", lambda: phone.over(ids), _AT_ONCE)
     report.eventually("every call is charged", phone.settled, _AT_ONCE)
     causes = {call.end_cause for call in phone.calls()}
-    report.check("because its credit was gone", causes, {"insufficient_funds"})
+    report.check("because the credit was used up", causes, {"insufficient_funds"})
     _print_times(phone, report)
     _books(phone, ids, _THREE_MINUTES, report)
 
 
 def _print_times(phone: Phone, report: Report) -> None:
-    report.say("from the decision to end a call:")
+    report.print_line("from the decision to end a call:")
     not_over = []
     for call in sorted(phone.calls(), key=lambda one: one.id):
         reported_ms, over_ms = ending_ms(call)
         seconds = (call.duration_ms or 0) / 1000
-        report.say(
+        report.print_line(
             f"…{call.id[-6:]}: reported {reported_ms} ms, over {over_ms} ms, talked {seconds:.1f} s"
         )
         if over_ms is None:
@@ -298,14 +296,14 @@ def _books(phone: Phone, ids: Sequence[str], had: int, report: Report) -> None:
         figures.balance_micros,
         had - costs,
     )
-    report.check("it never was below zero", phone.lowest() >= 0)
+    report.check("the balance never was below zero", phone.lowest() >= 0)
     report.check(
-        "nothing is owed, nothing is held",
-        (figures.owed_micros, figures.held_micros, phone.held()),
-        (0, 0, []),
+        "no amount is outstanding, nothing is held",
+        (figures.owed_micros, figures.held_micros),
+        (0, 0),
     )
-    shortfalls = [kind for kind in phone.alerts() if kind.startswith(("call_", "hold_"))]
-    report.check("no person has to look at anything", shortfalls, [])
+    of_calls = [kind for kind in phone.alerts() if kind.startswith(("call_", "hold_"))]
+    report.check("no alert about a call or a hold is active", of_calls, [])
 
 
 def _talked_ms(call: dict[str, Any]) -> int:

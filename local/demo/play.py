@@ -8,7 +8,6 @@ import sys
 from rich.console import Console
 
 from base.settings import Settings
-from db.models import Job
 from local.demo import calls, money, scenes
 from local.demo.report import Report
 from local.demo.set import Set
@@ -34,7 +33,7 @@ def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
         sandbox=True,
         fresh=True,
         logs=state / "logs",
-        on_step=report.say,
+        on_step=report.print_line,
         waits=calls.WAITS if story is Story.CALLS else None,
     )
     with stack:
@@ -63,12 +62,12 @@ def _play_calls(on: Set, report: Report) -> None:
     # First, so that the ingress has answered one call before the ten arrive.
     calls.no_money(on, report)
     calls.ten_on_one_wallet(on, report)
-    calls.ten_that_hear_nothing(on, report)
+    calls.ten_that_ignore_orders(on, report)
     calls.lost_reports(on, report)
     calls.frozen(on, report)
     report.scene("Nothing is left over")
     report.eventually("no job is left", on.unfinished, 0)
-    report.check("no job is dead", on.count(Job, Job.dead_at.is_not(None)), 0)
+    report.check("no job is dead", on.jobs("dead"), 0)
 
 
 def _play_way(on: Set, report: Report) -> None:

@@ -56,11 +56,11 @@ class Report:
     def scene(self, title: str) -> None:
         """Start a step of the story."""
         self.scenes.append(Scene(title))
-        self._say(f"\n[bold]{len(self.scenes)}. {title}[/bold]")
+        self._print(f"\n[bold]{len(self.scenes)}. {title}[/bold]")
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Show what is being done."""
-        self._say(f"   [dim]{line}[/dim]")
+        self._print(f"   [dim]{line}[/dim]")
 
     def check(self, name: str, found: Any, expected: Any = True) -> None:
         """Record whether the found value is the expected one."""
@@ -99,7 +99,7 @@ class Report:
         line = f"demo: {passed} checks passed, {self.failed} failed"
         if self._expired:
             line += f"; waits that expired: {', '.join(self._expired)}"
-        self._say(f"\n[dim]{time.monotonic() - self._began:.1f} s[/dim]")
+        self._print(f"\n[dim]{time.monotonic() - self._began:.1f} s[/dim]")
         if self._console is not None:
             self._console.print(line, highlight=False, markup=False)
         return line
@@ -117,8 +117,8 @@ class Report:
         self.scenes[-1].checks.append(check)
         mark = "[green]✓[/green]" if check.ok else "[red]✗[/red]"
         tail = f"  [red]{check.found}[/red]" if check.found else ""
-        self._say(f"   {mark} {check.name}{tail}")
+        self._print(f"   {mark} {check.name}{tail}")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if self._console is not None:
             self._console.print(line, highlight=False)

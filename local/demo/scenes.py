@@ -33,12 +33,12 @@ def allowed_to_spend(on: Set, report: Report) -> None:
     """
     report.scene("An organization pays and may spend")
     on.create()
-    report.say("two brands with Twilio subaccounts; three campaigns, one paused manually")
+    report.print_line("two brands with Twilio subaccounts; three campaigns, one paused manually")
     report.check("without a subscription it may not spend", on.refusal(), SUBSCRIPTION_INACTIVE)
     subscription = on.ask("POST", "/paypal/subscriptions", {"organization_id": on.organization_id})
-    report.say(f"PayPal sends {ACTIVATED} for {subscription['id']}")
+    report.print_line(f"PayPal sends {ACTIVATED} for {subscription['id']}")
     report.eventually(
-        "the subscription is read back from PayPal and believed",
+        "the subscription is read from PayPal and is active",
         lambda: getattr(on.subscription(subscription["id"]), "status", None),
         "active",
     )
@@ -47,7 +47,7 @@ def allowed_to_spend(on: Set, report: Report) -> None:
         "/paypal/captures",
         {"organization_id": on.organization_id, "value": "50.00", "currency": "USD"},
     )
-    report.say("PayPal sends PAYMENT.CAPTURE.COMPLETED over 50.00 USD")
+    report.print_line("PayPal sends PAYMENT.CAPTURE.COMPLETED over 50.00 USD")
     report.eventually("the wallet holds 50.00 USD", on.balance, 50 * DOLLAR)
     report.eventually("two campaigns run, the third stays paused manually", on.campaigns, OPEN)
     report.eventually("both subaccounts are active at Twilio", on.twilio, ["active", "active"])
@@ -60,10 +60,12 @@ def suspension(on: Set, report: Report) -> str:
     delivery = on.send(SUSPENDED)[0]
     event_id = str(delivery["event_id"])
     report.check("the signed webhook is answered 200", delivery["status_code"], 200)
-    report.check("it stands in the inbox, once", len(on.inbox(event_id)), 1)
+    report.check("the inbox has it once", len(on.inbox(event_id)), 1)
     report.eventually("the wallet is frozen", on.freezes, ["subscription_inactive"])
     report.check(
-        "the running campaigns are paused; the hand-paused one is untouched", on.campaigns(), CLOSED
+        "the running campaigns are paused; the manually paused one is unchanged",
+        on.campaigns(),
+        CLOSED,
     )
     report.check(
         "frozen and paused in one and the same transaction",
@@ -131,7 +133,9 @@ def stale_suspension(on: Set, report: Report) -> None:
     report.check("answered 200", delivery["status_code"], 200)
     report.eventually("spending closed for a moment", lambda: on.entries("freeze"), freezes + 1)
     report.eventually(
-        "PayPal says ACTIVE: it opened again by itself", lambda: on.entries("unfreeze"), lifted + 1
+        "PayPal's API reports ACTIVE: spending opened again by itself",
+        lambda: on.entries("unfreeze"),
+        lifted + 1,
     )
     report.eventually("the campaigns run again", on.campaigns, OPEN)
     report.eventually("all jobs are finished", on.unfinished, 0)
@@ -146,7 +150,7 @@ def cancellation(on: Set, report: Report) -> None:
     report.eventually("both subaccounts are suspended", on.twilio, ["suspended", "suspended"])
     report.check("the campaigns are paused", on.campaigns(), CLOSED)
     on.ask("POST", "/paypal/subscriptions", {"organization_id": on.organization_id})
-    report.say("the customer subscribes anew")
+    report.print_line("the customer subscribes anew")
     _opens(on, report)
 
 
@@ -159,11 +163,11 @@ def manual_freeze(on: Set, report: Report) -> None:
         )
     )
     on.send(SUSPENDED)
-    report.eventually("two reasons stand", on.freezes, ["manual", "subscription_inactive"])
+    report.eventually("two freezes are active", on.freezes, ["manual", "subscription_inactive"])
     report.eventually("PayPal confirms", lambda: _newest_status(on), "suspended")
     on.send(ACTIVATED)
     report.eventually(
-        "the subscription's reason is lifted, the hand's stands", on.freezes, ["manual"]
+        "the subscription's freeze is lifted, the manual one stays", on.freezes, ["manual"]
     )
     report.check("spending stays closed", on.refusal(), FROZEN_WALLET)
     report.eventually(
@@ -188,7 +192,7 @@ def emptied_redis(on: Set, report: Report) -> None:
     report.scene(f"Valkey is emptied while {_WAITING} top-ups wait")
     before = on.balance()
     on.stack.supervisor.stop("worker-billing")
-    report.say("the billing worker is stopped")
+    report.print_line("the billing worker is stopped")
     with ThreadPoolExecutor(4) as pool:
         for _ in range(_WAITING):
             pool.submit(
@@ -201,7 +205,7 @@ def emptied_redis(on: Set, report: Report) -> None:
         "they wait in Valkey", lambda: on.waiting_in_redis("billing") >= _WAITING, True
     )
     on.redis.flushall()
-    report.say("FLUSHALL")
+    report.print_line("FLUSHALL")
     on.stack.start_worker("worker-billing")
     report.eventually(
         "every one of them is credited, once", on.balance, before + _WAITING * DOLLAR // 2
@@ -224,7 +228,7 @@ def killed_worker(on: Set, report: Report) -> None:
         # Any of the safety workers may run the job.
         for name in SAFETY_WORKERS:
             on.stack.supervisor.kill(name, signal.SIGKILL)
-        report.say("SIGKILL")
+        report.print_line("SIGKILL")
     report.eventually("the job runs again: frozen", on.freezes, ["subscription_inactive"])
     report.eventually(
         "the event is handled",

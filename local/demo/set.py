@@ -13,20 +13,15 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from db.engine import Database, clock
-from db.models import (
-    Brand,
-    Campaign,
-    InboxEvent,
-    Job,
-    Subscription,
-    Wallet,
-    WalletEntry,
-    WalletFreeze,
-)
+from db.jobs.search import PAGE_MAX, Filters
+from db.models import Brand, InboxEvent, Job
 from db.redis.client import NAMESPACE, Notifier, connect
 from domain import operator_actions, organizations
 from domain.entitlement import spending_block
+from domain.jobs.queries import list_jobs
+from domain.organization_queries import SubscriptionView, list_campaigns, read_organization
 from domain.wallet import operations as wallet
+from domain.wallet import queries as wallet_queries
 from local.errors import WaitExpired
 from local.stack import Stack
 
@@ -106,12 +101,11 @@ class Set:
             lambda session, now: operator_actions.pause_campaign(session, self.campaign_ids[2], now)
         )
 
-    def wallet(self) -> Wallet:
-        """Read the wallet's current row."""
-        found: Wallet = self._one(
-            select(Wallet).where(Wallet.organization_id == self.organization_id)
+    def wallet(self) -> wallet_queries.Balance:
+        """Read the wallet's figures."""
+        return self.do(
+            lambda session, now: wallet_queries.balance(session, self.organization_id, now)
         )
-        return found
 
     def balance(self) -> int:
         """Read the balance in micros."""
@@ -119,19 +113,19 @@ class Set:
 
     def freezes(self) -> list[str]:
         """List the reasons of the active freezes, sorted."""
-        query = select(WalletFreeze.reason).where(
-            WalletFreeze.organization_id == self.organization_id, WalletFreeze.lifted_at.is_(None)
+        found = self.do(
+            lambda session, now: wallet_queries.read_wallet(session, self.organization_id, now)
         )
-        return sorted(self._all(query))
+        return sorted(freeze.reason for freeze in (*found.stopping, *found.overridden))
 
     def campaigns(self) -> list[str]:
-        """List each campaign's pause reason; if it has none, its status."""
-        rows = self._all(
-            select(Campaign)
-            .where(Campaign.organization_id == self.organization_id)
-            .order_by(Campaign.id)
+        """List each campaign's pause reason, oldest first; if it has none, its status."""
+        newest_first = self.database.run(
+            lambda session: list_campaigns(
+                session, organization_id=self.organization_id, limit=len(self.campaign_ids)
+            )
         )
-        return [row.pause_reason or row.status for row in rows]
+        return [one.pause_reason or one.status for one in reversed(newest_first)]
 
     def refusal(self) -> str | None:
         """Return the reason why the organization may not spend; None if it may."""
@@ -162,10 +156,11 @@ class Set:
         requests = self.ask("GET", "/requests?provider=twilio")
         return sum(one["method"] != "GET" for one in requests)
 
-    def subscription(self, external_id: str) -> Subscription | None:
-        """Read a subscription's row in our database; None if there is none."""
-        rows = self._all(select(Subscription).where(Subscription.external_id == external_id))
-        return rows[0] if rows else None
+    def subscription(self, external_id: str) -> SubscriptionView | None:
+        """Read the organization's subscription with this ID; None if there is none."""
+        found = self.do(lambda session, now: read_organization(session, self.organization_id, now))
+        of_id = (one for one in found.subscriptions if one.subscription_id == external_id)
+        return next(of_id, None)
 
     def inbox(self, external_id: str) -> list[InboxEvent]:
         """List the inbox rows of one event."""
@@ -186,15 +181,25 @@ class Set:
 
     def entries(self, kind: str) -> int:
         """Count the entries of one kind in the wallet's history."""
-        return self.count(
-            WalletEntry,
-            WalletEntry.organization_id == self.organization_id,
-            WalletEntry.kind == kind,
+        return len(
+            self.database.run(
+                lambda session: wallet_queries.history(
+                    session,
+                    self.organization_id,
+                    kinds=[kind],
+                    limit=wallet_queries.PAGE_MAX,
+                )
+            )
         )
+
+    def jobs(self, state: str) -> int:
+        """Count the jobs in a state, at most PAGE_MAX."""
+        filters = Filters(state=state)
+        return len(self.database.run(lambda session: list_jobs(session, filters, limit=PAGE_MAX)))
 
     def unfinished(self) -> int:
         """Count the jobs that still wait or run."""
-        return self.count(Job, Job.ring_at.is_not(None))
+        return self.jobs("open")
 
     def debit(self, micros: int, key: str) -> str:
         """Try to spend, and return the outcome."""
