@@ -52,7 +52,7 @@ COMMANDS = {
     "org": Lazy("Show, create and enforce organizations.", "cli.commands.work", "organizations"),
     "wallet": Lazy("Figures, history, freezes and corrections.", "cli.commands.wallet"),
     "action": Lazy("List what operators did manually.", "cli.commands.actions"),
-    "alert": Lazy("List and clear alerts.", "cli.commands.watch"),
+    "alert": Lazy("List and clear alerts.", "cli.commands.alerts"),
     "verify": Lazy("Verify ledger and deployment; write signed anchors.", "cli.commands.verify"),
     "reconcile": Lazy("Compare with a provider now, repair, and report.", "cli.commands.reconcile"),
     "campaign": Lazy("List, pause and start campaigns.", "cli.commands.work", "campaigns"),

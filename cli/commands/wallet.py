@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from base.enums import FreezeReason
 from base.ids import new_id
 from base.outcomes import Refused
-from cli.commands import wallet_history, watch
+from cli.commands.auto_top_up import auto_top_up
 from cli.commands.output import print_result, show
 from cli.commands.shared import (
     acting_operator,
@@ -23,6 +23,8 @@ from cli.commands.shared import (
     owner_address,
     what_followed,
 )
+from cli.commands.thresholds import thresholds
+from cli.commands.wallet_history import history
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from db.engine import Database, clock
@@ -33,9 +35,9 @@ from domain.wallet import queries as wallet_queries
 from domain.wallet.ledger import WalletOutcome
 
 app = typer.Typer(no_args_is_help=True, help="Figures, history, freezes and corrections.")
-app.command()(wallet_history.history)
-app.command("thresholds")(watch.thresholds)
-app.command("auto-top-up")(watch.auto_top_up)
+app.command()(history)
+app.command("thresholds")(thresholds)
+app.command("auto-top-up")(auto_top_up)
 
 Reason = Annotated[FreezeReason, typer.Option("--reason", help="Which freeze.")]
 

@@ -11,7 +11,8 @@ from base.problems.operators import REASON_REQUIRED
 from cli.main import COMMANDS as LAZY_COMMANDS
 from cli.main import app
 
-#: Each command with its arguments. Commands whose --why is optional are in test_watch.
+#: Each command with its arguments. Commands whose --why is optional have tests of
+#: their own.
 COMMANDS = [
     ("alert", "clear", "1"),
     ("call", "entry-point", "add", "ORG", "assistant", "asst"),
