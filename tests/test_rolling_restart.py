@@ -74,12 +74,12 @@ def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
             # When each process gets SIGTERM and is replaced, one after the other
             for worker in workers:
                 processes.worker("safety", "billing")
-                assert worker.stop() == 0, worker.said()
+                assert worker.stop() == 0, worker.output()
             sending += [pool.submit(send, message) for message in messages[PAYMENTS // 2 :]]
             for relay in relays:
                 processes.relay()
-                assert relay.stop() == 0, relay.said()
-            assert ingress.stop() in (0, -15), ingress.said()
+                assert relay.stop() == 0, relay.output()
+            assert ingress.stop() in (0, -15), ingress.output()
             ingress = processes.ingress(port)  # It uses the old one's port, as behind a proxy.
             for one in sending:
                 one.result(timeout=LIMIT_SECONDS)
@@ -98,4 +98,4 @@ def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
     # And no message was buried, and no process reported an error
     assert redis_client.keys(f"{NAMESPACE}:*.XQ*") == []
     for process in (ingress, *workers, *relays):
-        assert "Traceback" not in process.said()
+        assert "Traceback" not in process.output()

@@ -31,11 +31,11 @@ def deliver_event(world, event_id, event_type, resource, **more):
     return verdict
 
 
-def change_subscription(world, customer, event_id, word, **more):
+def change_subscription(world, customer, event_id, change, **more):
     """Change the subscription at PayPal, and receive its event."""
-    status = {"ACTIVATED": "ACTIVE", "RE-ACTIVATED": "ACTIVE"}.get(word, word)
+    status = {"ACTIVATED": "ACTIVE", "RE-ACTIVATED": "ACTIVE"}.get(change, change)
     world.set_status_at_paypal(customer.subscription_id, status)
-    kind = f"BILLING.SUBSCRIPTION.{word}"
+    kind = f"BILLING.SUBSCRIPTION.{change}"
     assert deliver_event(world, event_id, kind, {"id": customer.subscription_id}, **more) == "new"
 
 
@@ -112,14 +112,14 @@ def test_ended_subscription_blocks_all_spending(world, ending):
     assert world.wallet(customer.id).balance_micros == 50_000_000
 
 
-@pytest.mark.parametrize("word", ["ACTIVATED", "RE-ACTIVATED"])
-def test_suspension_blocks_spending_and_reactivation_allows_it(world, word):
+@pytest.mark.parametrize("change", ["ACTIVATED", "RE-ACTIVATED"])
+def test_suspension_blocks_spending_and_reactivation_allows_it(world, change):
     customer = world.customer()
 
     change_subscription(world, customer, "WH-1", "SUSPENDED")
     assert is_shut(world, customer)
 
-    change_subscription(world, customer, "WH-2", word)
+    change_subscription(world, customer, "WH-2", change)
     assert is_open(world, customer)
 
 

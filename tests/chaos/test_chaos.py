@@ -39,10 +39,10 @@ def run_chaos(*arguments: str) -> tuple[int, list[int], str]:
         timeout=880,
         check=False,
     )
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     last = LAST_LINE.fullmatch((done.stdout.splitlines() or [""])[-1])
-    assert last is not None, said
-    return done.returncode, [int(figure) for figure in last.groups()], said
+    assert last is not None, output
+    return done.returncode, [int(figure) for figure in last.groups()], output
 
 
 #: Kinds of requests that the traffic makes every few seconds even on a slow machine.
@@ -55,11 +55,11 @@ SORTS = {
 def test_minute_of_faults_loses_doubles_and_drifts_nothing(tmp_path):
     # When all processes run under traffic for a minute while all kinds of faults occur
     path = tmp_path / "report.json"
-    code, figures, said = run_chaos("--seconds", "60", "--seed", "1", "--json", str(path))
+    code, figures, output = run_chaos("--seconds", "60", "--seed", "1", "--json", str(path))
 
     # Then the count is clean
     faults, events, *problems = figures
-    assert problems == [0, 0, 0, 0], said
+    assert problems == [0, 0, 0, 0], output
     assert code == 0
     # And faults of several kinds hit traffic of every kind
     report = json.loads(path.read_text())
@@ -71,17 +71,17 @@ def test_minute_of_faults_loses_doubles_and_drifts_nothing(tmp_path):
 
 def test_count_reports_lost_work_when_no_relay_runs():
     # When no relay runs, so that a job whose notification is lost is never run
-    code, figures, said = run_chaos(
+    code, figures, output = run_chaos(
         "--seconds", "20", "--seed", "1", "--rest-seconds", "5", "--sabotage", "relay-off"
     )
 
     # Then the run fails and reports lost requests
     _, _, lost, *_ = figures
-    assert lost > 0, said
+    assert lost > 0, output
     assert code == 1
     # And the evidence file lists each problem and explains one of each subject
-    named = re.search(r"^evidence: (.+)$", said, re.MULTILINE)
-    assert named is not None, said
+    named = re.search(r"^evidence: (.+)$", output, re.MULTILINE)
+    assert named is not None, output
     path = Path(named[1])
     written = json.loads(path.read_text())
     path.unlink()

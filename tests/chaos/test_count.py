@@ -306,7 +306,7 @@ def test_wallet_with_held_money_at_the_end_is_drift(at_rest):
 
 
 @pytest.mark.parametrize(
-    ("statement", "word"),
+    ("statement", "problem"),
     [
         ("UPDATE subscriptions SET status = 'suspended'", "lost subscription"),
         ("UPDATE campaigns SET status = 'running', pause_reason = NULL,"
@@ -319,9 +319,9 @@ def test_wallet_with_held_money_at_the_end_is_drift(at_rest):
          " SELECT id, 'call_shortfall', 'x', 'y', now() FROM organizations", "lost freeze"),
     ],
 )  # fmt: skip
-def test_organization_is_lost_when_its_state_is_not_the_expected_one(at_rest, statement, word):
+def test_organization_is_lost_when_its_state_is_not_the_expected_one(at_rest, statement, problem):
     at_rest.sql(statement)
-    assert at_rest.problems() == [word]
+    assert at_rest.problems() == [problem]
 
 
 def test_new_subscription_is_right_once_read_after_a_cancellation(at_rest):

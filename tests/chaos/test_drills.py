@@ -29,7 +29,7 @@ from tests.support.servers import server_folder
 
 
 @contextmanager
-def nothing_broken(_house, _chance):
+def nothing_broken(_system, _chance):
     yield "nothing is broken"
 
 

@@ -58,8 +58,8 @@ def connect(proxy, echo):
         one.close()
 
 
-def say(connection: socket.socket, words: bytes) -> bytes:
-    connection.sendall(words)
+def send_and_receive(connection: socket.socket, request: bytes) -> bytes:
+    connection.sendall(request)
     return connection.recv(1024)
 
 
@@ -73,26 +73,26 @@ def is_broken(connection: socket.socket) -> bool:
 def test_open_route_passes_both_ways_and_skips_a_server_that_is_down(connect):
     # Given a route with two servers, of which the first is unreachable; when a client sends data
     # Then the second server answers
-    assert say(connect(), b"hello") == b"hello"
+    assert send_and_receive(connect(), b"hello") == b"hello"
 
 
 def test_cut_breaks_open_connections_and_no_later_ones(proxy, connect):
     # Given an open connection
     connection = connect()
-    assert say(connection, b"one") == b"one"
+    assert send_and_receive(connection, b"one") == b"one"
 
     # When the route is cut
     proxy.ask(route="r", do="cut")
 
     # Then the connection is broken, and a new one is not
     assert is_broken(connection)
-    assert say(connect(), b"two") == b"two"
+    assert send_and_receive(connect(), b"two") == b"two"
 
 
 def test_refusing_route_accepts_no_connection_until_open(proxy, connect):
     # When the route refuses
     standing = connect()
-    assert say(standing, b"one") == b"one"
+    assert send_and_receive(standing, b"one") == b"one"
     proxy.ask(route="r", do="refuse")
 
     # Then old connections and new ones are broken
@@ -100,13 +100,13 @@ def test_refusing_route_accepts_no_connection_until_open(proxy, connect):
     assert is_broken(connect())
     # And once it is open again, it serves
     proxy.ask(route="r", do="open")
-    assert say(connect(), b"two") == b"two"
+    assert send_and_receive(connect(), b"two") == b"two"
 
 
 def test_stalled_route_keeps_data_and_passes_it_on_once_open(proxy, connect):
     # Given a stalled route
     connection = connect()
-    assert say(connection, b"one") == b"one"
+    assert send_and_receive(connection, b"one") == b"one"
     proxy.ask(route="r", do="stall")
 
     # When a client sends data, no answer arrives
@@ -134,16 +134,16 @@ def test_slow_route_keeps_the_order(proxy, connect):
         connection.sendall(b"%04d" % number)
 
     # Then all of it returns in order
-    heard = b""
-    while len(heard) < 400:
-        heard += connection.recv(1024)
-    assert heard == b"".join(b"%04d" % number for number in range(100))
+    received = b""
+    while len(received) < 400:
+        received += connection.recv(1024)
+    assert received == b"".join(b"%04d" % number for number in range(100))
 
 
 def test_deaf_route_loses_answers_and_nothing_else(proxy, connect, echo):
     # Given a deaf route
     connection = connect()
-    assert say(connection, b"one") == b"one"
+    assert send_and_receive(connection, b"one") == b"one"
     proxy.ask(route="r", do="deaf")
 
     # When a client sends data, no answer arrives
@@ -155,7 +155,7 @@ def test_deaf_route_loses_answers_and_nothing_else(proxy, connect, echo):
     # Then later data is answered once the route is open, and the lost answer stays lost
     connection.settimeout(LIMIT_SECONDS)
     proxy.ask(route="r", do="open")
-    assert say(connection, b"three") == b"three"
+    assert send_and_receive(connection, b"three") == b"three"
 
 
 def test_proxy_ends_with_its_parent_process(proxy):

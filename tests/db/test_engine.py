@@ -27,9 +27,9 @@ class Interrupted(BaseException):
 @pytest.fixture
 def notified(shared):
     """What the shared database's `after_commit` received during a test."""
-    heard = []
-    shared.after_commit = heard.append
-    yield heard
+    received = []
+    shared.after_commit = received.append
+    yield received
     shared.after_commit = None
 
 

@@ -262,15 +262,15 @@ def test_unsure_subaccount_stays_unsure_as_long_as_meant(database):
     assert left == pytest.approx(100, abs=5)
 
 
-@pytest.mark.parametrize(("seconds", "word"), [(-3_600.0, "back"), (3_600.0, "forward")])
-def test_step_is_alerted_with_its_size_for_a_day(database, seconds, word):
+@pytest.mark.parametrize(("seconds", "direction"), [(-3_600.0, "back"), (3_600.0, "forward")])
+def test_step_is_alerted_with_its_size_for_a_day(database, seconds, direction):
     now = step(database, seconds)
     (alert,) = open_alerts(database)
     assert alert.severity == "critical"
     assert alert.details["seconds"] == seconds
     assert alert.details["to"] == now.isoformat()
     assert alert.details["from"] == (now - timedelta(seconds=seconds)).isoformat()
-    assert f"stepped {word}" in alert.details["meaning"]
+    assert f"stepped {direction}" in alert.details["meaning"]
     # A second step raises an alert, too
     step(database, seconds * 2)
     assert len(open_alerts(database)) == 2

@@ -192,9 +192,9 @@ def test_idempotent_webhook_handling_retry_safety(shared, org):
 # Payment safety: Twilio suspension and reactivation (providers in a sandbox, over HTTP)
 
 
-def change_subscription(world, customer, event_id, word, status):
+def change_subscription(world, customer, event_id, change, status):
     world.set_status_at_paypal(customer.subscription_id, status)
-    kind = f"BILLING.SUBSCRIPTION.{word}"
+    kind = f"BILLING.SUBSCRIPTION.{change}"
     resource = {"id": customer.subscription_id}
     body = json.dumps({"id": event_id, "event_type": kind, "resource": resource})
     assert world.receive(event_id, kind, body.encode()) == "new"

@@ -195,12 +195,12 @@ def test_refusals_of_the_domain_have_codes_over_http(backend, signer):
     client = backend.client
     assert is_problem(backend.reserve(estimatedMinutes=0), INVALID_DURATION)
     assert is_problem(backend.post(STATUS_CHECK, call={"id": "other"}), CALL_NOT_FOUND)
-    nobody = signer.headers("org_nobody")
+    unknown = signer.headers("org_nobody")
     body = {"callId": "c", "estimatedMinutes": 1}
-    assert is_problem(client.post(RESERVE, json=body, headers=nobody), WALLET_NOT_FOUND)
-    assert is_problem(client.get("/api/billing/wallet", headers=nobody), WALLET_NOT_FOUND)
+    assert is_problem(client.post(RESERVE, json=body, headers=unknown), WALLET_NOT_FOUND)
+    assert is_problem(client.get("/api/billing/wallet", headers=unknown), WALLET_NOT_FOUND)
     other = {"callId": "c", "durationSeconds": 1}
-    assert is_problem(client.post(COMMIT, json=other, headers=nobody), CALL_NOT_FOUND)
+    assert is_problem(client.post(COMMIT, json=other, headers=unknown), CALL_NOT_FOUND)
     backend.caller.world.do(
         lambda session, now: remove_rate(
             session, backend.caller.id, "default", operator=Operator("me", "test"), now=now

@@ -34,13 +34,16 @@ def test_accepted_webhook_survives_a_kill(world, processes, sandbox):
         assert ingress.send(message).json()["verdict"] == "duplicate"
 
     # And when it is asked to stop, it ends cleanly
-    assert second.stop() in (0, -15), second.said()
-    assert "Traceback" not in second.said()
+    assert second.stop() in (0, -15), second.output()
+    assert "Traceback" not in second.output()
 
 
 def test_missing_or_wrong_webhook_id_is_named_in_one_line(processes):
-    for value, words in (("", "missing setting: PAYPAL_WEBHOOK_ID"), ("WEBHOOK_ID", "simulator")):
+    for value, text in (
+        ("", "missing setting: PAYPAL_WEBHOOK_ID"),
+        ("WEBHOOK_ID", "simulator"),
+    ):
         refused = processes.command("ingress", PAYPAL_WEBHOOK_ID=value)
         assert refused.ended() == 2
-        (line,) = refused.said().splitlines()
-        assert "PAYPAL_WEBHOOK_ID" in line and words in line
+        (line,) = refused.output().splitlines()
+        assert "PAYPAL_WEBHOOK_ID" in line and text in line

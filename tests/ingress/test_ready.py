@@ -28,9 +28,9 @@ def answer_of(ingress):
     return ingress.client.get("/readyz")
 
 
-def is_unready(ingress, words):
+def is_unready(ingress, detail):
     answer = answer_of(ingress)
-    return answer.status_code == 503 and words in answer.json()["detail"]
+    return answer.status_code == 503 and detail in answer.json()["detail"]
 
 
 def faults(ingress):

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from tests.support.sandbox import SANDBOX_SECONDS, Heard, Listener
+from tests.support.sandbox import SANDBOX_SECONDS, Listener, ReceivedRequest
 
 
 class Server(ThreadingHTTPServer):
@@ -24,7 +24,7 @@ def listener(sandbox):
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, answer = listener.answer(Heard(self.path, dict(self.headers), body))
+            status, answer = listener.answer(ReceivedRequest(self.path, dict(self.headers), body))
             # The sender may have given up by now, which does not matter to the listener.
             with suppress(ConnectionError):
                 self.send_response(status)

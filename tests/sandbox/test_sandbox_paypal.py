@@ -57,10 +57,10 @@ def test_delivered_webhook_verifies_offline(sandbox, listener):
     # Given an organization without a subscription / When PayPal reports that it was cancelled
     sent = event(sandbox, "BILLING.SUBSCRIPTION.CANCELLED", organization_id="org_ä")
     # Then one was made and cancelled, and the webhook is signed over its exact bytes
-    (heard,) = listener.wait_for(1)
-    assert heard.path == "/webhooks/paypal"
-    verify_offline(sandbox, heard.headers, heard.body)
-    body = json.loads(heard.body)
+    (request,) = listener.wait_for(1)
+    assert request.path == "/webhooks/paypal"
+    verify_offline(sandbox, request.headers, request.body)
+    body = json.loads(request.body)
     assert body["id"] == sent[0]["event_id"] and sent[0]["status_code"] == 200
     assert body["resource"]["status"] == "CANCELLED"
     assert body["resource"]["custom_id"] == "org_ä"
@@ -96,9 +96,9 @@ def test_other_forgeries_do_not_verify(sandbox, listener):
     # Then neither is valid for ours, and PayPal's own state is unchanged
     (held,) = sandbox.control("GET", "/paypal/subscriptions?organization_id=org_a")
     assert held["status"] == "SUSPENDED"
-    for heard in (spoilt, simulated):
+    for request in (spoilt, simulated):
         with pytest.raises(InvalidSignature):
-            verify_offline(sandbox, heard.headers, heard.body)
+            verify_offline(sandbox, request.headers, request.body)
     verify_offline(sandbox, simulated.headers, simulated.body, webhook_id="WEBHOOK_ID")
 
 
@@ -107,11 +107,11 @@ def test_copies_and_redeliveries_are_the_same_bytes(sandbox, listener):
     sent = event(sandbox, "BILLING.SUBSCRIPTION.ACTIVATED", copies=3)
     sandbox.control("POST", f"/paypal/events/{sent[0]['event_id']}/redeliver", {"copies": 2})
     # Then all five are the same
-    heard = listener.wait_for(5)
-    assert len({one.body for one in heard}) == 1
-    assert len({one.headers["PAYPAL-TRANSMISSION-SIG"] for one in heard}) == 1
+    requests = listener.wait_for(5)
+    assert len({one.body for one in requests}) == 1
+    assert len({one.headers["PAYPAL-TRANSMISSION-SIG"] for one in requests}) == 1
     stored = sandbox.control("GET", f"/paypal/events/{sent[0]['event_id']}")
-    assert stored["body"].encode() == heard[0].body
+    assert stored["body"].encode() == requests[0].body
 
 
 def test_refused_delivery_is_sent_again(sandbox, listener):
@@ -133,9 +133,9 @@ def test_stale_event_shows_the_old_state_and_changes_nothing(sandbox, paypal, li
         keep_state=True,
         create_time="2026-01-02T03:04:05Z",
     )
-    (heard,) = listener.wait_for(1)
+    (request,) = listener.wait_for(1)
     # Then the event shows the old state and the API does not
-    body = json.loads(heard.body)
+    body = json.loads(request.body)
     assert (body["resource"]["id"], body["resource"]["status"]) == (made["id"], "ACTIVE")
     assert body["create_time"] == "2026-01-02T03:04:05Z"
     shown = paypal.get(f"/v1/billing/subscriptions/{made['id']}").json()
@@ -157,21 +157,21 @@ def verification(sandbox, headers, body: bytes, **changed) -> dict:
 
 def test_verification_api_checks_the_event_byte_for_byte(sandbox, paypal, listener):
     event(sandbox, "PAYMENT.CAPTURE.COMPLETED")
-    (heard,) = listener.wait_for(1)
+    (request,) = listener.wait_for(1)
     path = "/v1/notifications/verify-webhook-signature"
     # When the text is passed on unchanged / Then it succeeds
-    answer = paypal.post(path, **verification(sandbox, heard.headers, heard.body))
+    answer = paypal.post(path, **verification(sandbox, request.headers, request.body))
     assert answer.json() == {"verification_status": "SUCCESS"}
     # When it is serialized again, or another webhook is named / Then it fails, with status 200
-    anew = json.dumps(json.loads(heard.body), indent=1).encode()
+    anew = json.dumps(json.loads(request.body), indent=1).encode()
     for question in (
-        verification(sandbox, heard.headers, anew),
-        verification(sandbox, heard.headers, heard.body, webhook_id="ANOTHER1"),
+        verification(sandbox, request.headers, anew),
+        verification(sandbox, request.headers, request.body, webhook_id="ANOTHER1"),
     ):
         answer = paypal.post(path, **question)
         assert (answer.status_code, answer.json()["verification_status"]) == (200, "FAILURE")
     # When a field is missing / Then there is no verdict at all
-    answer = paypal.post(path, **verification(sandbox, heard.headers, heard.body, cert_url=""))
+    answer = paypal.post(path, **verification(sandbox, request.headers, request.body, cert_url=""))
     assert answer.status_code == 400
 
 
@@ -214,12 +214,12 @@ def test_subscription_changes_only_to_allowed_states(
     if after:
         assert (answer.status_code, answer.content) == (204, b"")
         assert shown["status"] == after
-        (heard,) = listener.wait_for(1)
-        assert json.loads(heard.body)["resource"]["status"] == after
+        (request,) = listener.wait_for(1)
+        assert json.loads(request.body)["resource"]["status"] == after
     else:
         assert answer.status_code == 422
         assert answer.json()["details"][0]["issue"] == "SUBSCRIPTION_STATUS_INVALID"
-        assert shown["status"] == status and not listener.heard
+        assert shown["status"] == status and not listener.received
 
 
 def test_subscription_change_is_refused_without_a_reason_or_when_past_due(
@@ -247,8 +247,8 @@ def test_one_request_id_creates_one_subscription(sandbox, paypal, listener):
     again = paypal.post("/v1/billing/subscriptions", json=body, headers=headers)
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json() and first.json()["status"] == "APPROVAL_PENDING"
-    (heard,) = listener.wait_for(1)
-    assert json.loads(heard.body)["event_type"] == "BILLING.SUBSCRIPTION.CREATED"
+    (request,) = listener.wait_for(1)
+    assert json.loads(request.body)["event_type"] == "BILLING.SUBSCRIPTION.CREATED"
 
 
 def test_refunds_add_up_to_the_captured_amount_at_most(sandbox, paypal, listener):
@@ -284,8 +284,8 @@ def test_refunds_add_up_to_the_captured_amount_at_most(sandbox, paypal, listener
     assert paypal.get(path).json()["status"] == "REFUNDED"
     answer = paypal.post(f"{path}/refund")
     assert answer.json()["details"][0]["issue"] == "CAPTURE_FULLY_REFUNDED"
-    heard = listener.wait_for(2)
-    assert {json.loads(one.body)["event_type"] for one in heard} == {"PAYMENT.CAPTURE.REFUNDED"}
+    requests = listener.wait_for(2)
+    assert {json.loads(one.body)["event_type"] for one in requests} == {"PAYMENT.CAPTURE.REFUNDED"}
 
 
 def paid(sandbox, **more):
@@ -303,8 +303,8 @@ def test_failed_pending_refund_updates_its_capture(sandbox, paypal, listener):
     # When it fails
     sandbox.control("POST", f"/paypal/refunds/{refund['id']}/status", {"status": "FAILED"})
     # Then an event reports it, and the payment is no longer refunded
-    (heard,) = listener.wait_for(1)
-    assert json.loads(heard.body)["event_type"] == "PAYMENT.REFUND.FAILED"
+    (request,) = listener.wait_for(1)
+    assert json.loads(request.body)["event_type"] == "PAYMENT.REFUND.FAILED"
     assert paypal.get(f"/v2/payments/refunds/{refund['id']}").json()["status"] == "FAILED"
     assert paypal.get(path).json()["status"] == "COMPLETED"
 
@@ -331,12 +331,12 @@ def test_dispute_is_opened_resolved_and_opened_again(sandbox, paypal, listener):
     }
     assert "dispute_outcome" not in shown[2]
     assert shown[0]["update_time"] <= shown[1]["update_time"] <= shown[2]["update_time"]
-    heard = listener.wait_for(3)
-    for one in heard:
+    requests = listener.wait_for(3)
+    for one in requests:
         verify_offline(sandbox, one.headers, one.body)
-    bodies = [json.loads(one.body) for one in heard]
-    words = [body["event_type"].rsplit(".", 1)[1] for body in bodies]
-    assert words == ["CREATED", "RESOLVED", "UPDATED"]
+    bodies = [json.loads(one.body) for one in requests]
+    event_types = [body["event_type"].rsplit(".", 1)[1] for body in bodies]
+    assert event_types == ["CREATED", "RESOLVED", "UPDATED"]
     assert all("resource_version" not in body for body in bodies)
     transaction = bodies[0]["resource"]["disputed_transactions"][0]
     assert transaction["seller_transaction_id"] == capture["id"]
@@ -345,8 +345,8 @@ def test_dispute_is_opened_resolved_and_opened_again(sandbox, paypal, listener):
 def test_triggered_dispute_events_set_what_they_imply(sandbox, paypal, listener):
     # Given a payment / When a dispute of it is triggered to its end, and another one begins
     paid(sandbox)
-    for word in ("CREATED", "CREATED", "RESOLVED", "CREATED"):
-        event(sandbox, f"CUSTOMER.DISPUTE.{word}")
+    for event_type in ("CREATED", "CREATED", "RESOLVED", "CREATED"):
+        event(sandbox, f"CUSTOMER.DISPUTE.{event_type}")
     sent = [json.loads(one.body)["resource"] for one in listener.wait_for(4)]
     # Then it is the same dispute until it is decided
     ids = [one["dispute_id"] for one in sent]
@@ -394,5 +394,5 @@ def test_control_names_each_wrong_field(sandbox):
         "POST", "/paypal/captures", {"organisation_id": "x", "value": 1.5}, 422
     )
     assert {one["field"] for one in answer["fields"]} >= {"organization_id", "organisation_id"}
-    event_of_nobody = {"event_type": "BILLING.SUBSCRIPTION.EXPIRED", "resource_id": "I-NOBODY"}
-    sandbox.control("POST", "/paypal/events", event_of_nobody, 404)
+    unknown_event = {"event_type": "BILLING.SUBSCRIPTION.EXPIRED", "resource_id": "I-NOBODY"}
+    sandbox.control("POST", "/paypal/events", unknown_event, 404)

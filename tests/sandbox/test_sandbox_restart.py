@@ -187,9 +187,9 @@ def test_event_is_kept_before_it_is_delivered(sandbox, listener, tmp_path):
     # Given a receiver that kills the sandbox before it answers
     received = listener.answer
 
-    def answer_and_kill(heard):
+    def answer_and_kill(request):
         sandbox.process.kill()
-        return received(heard)
+        return received(request)
 
     listener.answer = answer_and_kill
     # When a payment is reported
@@ -246,7 +246,7 @@ def test_live_calls_continue_and_end_in_time_after_a_restart(sandbox, listener, 
         sid = call["phoneCallProviderId"].encode()
         assert wait_until(
             lambda sid=sid: any(
-                sid in one.body and b"CallStatus=completed" in one.body for one in listener.heard
+                sid in one.body and b"CallStatus=completed" in one.body for one in listener.received
             ),
             limit_seconds=SANDBOX_SECONDS,
         )

@@ -19,10 +19,10 @@ def stripe(sandbox):
         yield client
 
 
-def assert_signed(sandbox, heard) -> None:
-    parts = dict(part.split("=", 1) for part in heard.headers["Stripe-Signature"].split(","))
+def assert_signed(sandbox, request) -> None:
+    parts = dict(part.split("=", 1) for part in request.headers["Stripe-Signature"].split(","))
     secret = sandbox.info["stripe"]["webhook_secret"].encode()
-    text = parts["t"].encode() + b"." + heard.body
+    text = parts["t"].encode() + b"." + request.body
     assert hmac.compare_digest(hmac.new(secret, text, hashlib.sha256).hexdigest(), parts["v1"])
 
 
@@ -41,10 +41,10 @@ def test_stripe_subscription_is_created_once_and_stays_cancelled(sandbox, stripe
     assert stripe.delete(path).json()["status"] == "canceled"
     assert stripe.delete(path).status_code == 404
     assert stripe.get(path).json()["status"] == "canceled"
-    heard = listener.wait_for(2)
-    for one in heard:
+    requests = listener.wait_for(2)
+    for one in requests:
         assert_signed(sandbox, one)
-    types = {json.loads(one.body)["type"] for one in heard}
+    types = {json.loads(one.body)["type"] for one in requests}
     assert types == {"customer.subscription.created", "customer.subscription.deleted"}
     events = stripe.get("/v1/events", params={"type": "customer.subscription.deleted"}).json()
     assert [one["data"]["object"]["id"] for one in events["data"]] == [first["id"]]

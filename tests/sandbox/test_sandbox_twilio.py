@@ -75,10 +75,10 @@ def test_status_changes_are_refused_with_twilios_codes(sandbox, client, account)
     of = client.api.v2010.accounts(account["sid"])
     path = f"/twilio/subaccounts/{account['sid']}"
     parent = client.api.v2010.accounts(sandbox.info["twilio"]["account_sid"])
-    nobody = client.api.v2010.accounts("AC" + "0" * 32)
+    unknown = client.api.v2010.accounts("AC" + "0" * 32)
     assert code_of(lambda: of.update(status="frozen")) == (400, 21475)
     assert code_of(lambda: parent.update(status="suspended")) == (400, 21477)
-    assert code_of(nobody.fetch) == (404, 20404)
+    assert code_of(unknown.fetch) == (404, 20404)
     # When Twilio itself suspends it / Then its parent cannot restore it
     sandbox.control("POST", path, {"suspended_by_twilio": True})
     assert code_of(lambda: of.update(status="active")) == (400, 21478)
@@ -116,11 +116,11 @@ def test_callback_is_signed_over_the_public_url_with_the_subaccount_token(
         "POST", "/twilio/callbacks", {"sid": account["sid"], "url": public, "params": params}
     )
     assert sent[0]["status_code"] == 200
-    (heard,) = listener.wait_for(1)
-    assert heard.path == "/webhooks/twilio?kind=status"
-    form = dict(parse_qsl(heard.body.decode(), keep_blank_values=True))
+    (request,) = listener.wait_for(1)
+    assert request.path == "/webhooks/twilio?kind=status"
+    form = dict(parse_qsl(request.body.decode(), keep_blank_values=True))
     assert form["AccountSid"] == account["sid"]
-    signature = heard.headers["X-Twilio-Signature"]
+    signature = request.headers["X-Twilio-Signature"]
     assert RequestValidator(account["auth_token"]).validate(public, form, signature)
     parent_token = sandbox.info["twilio"]["auth_token"]
     assert not RequestValidator(parent_token).validate(public, form, signature)

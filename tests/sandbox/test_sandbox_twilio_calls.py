@@ -74,8 +74,8 @@ def test_canceled_ends_only_an_unanswered_leg(sandbox, account):
 
 
 def forms(listener) -> list[dict]:
-    heard = [one for one in list(listener.heard) if one.path == "/webhooks/twilio"]
-    return [dict(parse_qsl(one.body.decode(), keep_blank_values=True)) for one in heard]
+    requests = [one for one in list(listener.received) if one.path == "/webhooks/twilio"]
+    return [dict(parse_qsl(one.body.decode(), keep_blank_values=True)) for one in requests]
 
 
 def test_status_callback_of_a_leg_is_sent_only_if_requested(sandbox, listener, account, assistant):
@@ -108,7 +108,7 @@ def test_status_callback_of_a_leg_is_sent_only_if_requested(sandbox, listener, a
     assert "CallDuration" not in by_status["in-progress"]
     # Then each is signed with the subaccount's own token
     validator = RequestValidator(account["auth_token"])
-    for one, form in zip(listener.heard, forms(listener), strict=True):
+    for one, form in zip(listener.received, forms(listener), strict=True):
         assert validator.validate(PUBLIC, form, one.headers["X-Twilio-Signature"])
 
 

@@ -43,7 +43,7 @@ def test_call_continues_until_its_control_url_ends_it(sandbox, listener, sent, r
     overrides = report["call"]["assistantOverrides"]
     assert overrides == {"metadata": {"organization_id": "org_a"}, "maxDurationSeconds": 600}
     secret = sandbox.info["vapi"]["server_secret"]
-    assert {one.headers["Authorization"] for one in listener.heard} == {f"Bearer {secret}"}
+    assert {one.headers["Authorization"] for one in listener.received} == {f"Bearer {secret}"}
     assert order(sandbox, call, **sent).status_code == 404
     # Then the orders and the speech are shown with their times
     shown = seen(sandbox, call)
@@ -160,4 +160,4 @@ def test_reset_forgets_calls_numbers_and_behaviour(sandbox, listener, number, as
     listener.wait_for_message(other["id"], "end-of-call-report")
     sent = listener.messages(call["id"], "status-update")
     assert [one["status"] for one in sent] == ["ringing", "in-progress"]
-    assert "Authorization" in listener.heard[-1].headers
+    assert "Authorization" in listener.received[-1].headers

@@ -105,9 +105,9 @@ def test_inbound_call_ends_when_the_answer_is_incomplete(sandbox, listener, numb
     (update,) = listener.messages(call["id"], "status-update")
     assert update["status"] == "ended" and "inboundPhoneCallDebuggingArtifacts" in update
     # Then the caller heard the error, if it could be spoken, and the leg is over
-    heard = [one["text"] for one in seen(sandbox, call)["spoken"]]
-    words = reply.body["error"] if reason == "returned-error" else None
-    assert heard == ([words] if words else [])
+    spoken = [one["text"] for one in seen(sandbox, call)["spoken"]]
+    expected = reply.body["error"] if reason == "returned-error" else None
+    assert spoken == ([expected] if expected else [])
     decision = seen(sandbox, call)["decision"]
     assert (decision["verdict"], decision["reason"]) == ("refused", PREFIX + reason)
     assert read_leg(sandbox, call, account["sid"])["status"] == "completed"
@@ -191,13 +191,13 @@ def test_messages_go_to_the_number_or_assistants_own_server(sandbox, listener, a
     listener.replies["assistant-request"] = admit(assistant)
     call = notify_in(sandbox, number, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
-    assert {one.path for one in listener.heard} == {"/elsewhere"}
+    assert {one.path for one in listener.received} == {"/elsewhere"}
     # Then an assistant's own server takes precedence over the number's
     other = sandbox.control("POST", "/vapi/assistants", {"server_url": f"{listener.url}/third"})
     listener.replies["assistant-request"] = admit(other)
     call = notify_in(sandbox, number, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
-    sent = [one for one in listener.heard if one.message()["call"]["id"] == call["id"]]
+    sent = [one for one in listener.received if one.message()["call"]["id"] == call["id"]]
     paths = {one.message()["type"]: one.path for one in sent}
     assert paths["assistant-request"] == "/elsewhere"
     assert paths["status-update"] == paths["end-of-call-report"] == "/third"

@@ -141,20 +141,20 @@ def test_messages_carry_each_documented_kind_of_credential(sandbox, listener):
     }.items():
         prove(sandbox, mode)
         send(sandbox, "hang")
-        headers = listener.heard[-1].headers
+        headers = listener.received[-1].headers
         named = ("Authorization", "X-Vapi-Secret", "x-signature", "x-timestamp")
         assert {name: headers[name] for name in named if name in headers} == proof
     # When it is forged / Then it is another secret
     prove(sandbox, "bearer")
     send(sandbox, "hang", forge="credential")
-    assert listener.heard[-1].headers["Authorization"] == "Bearer not the secret"
+    assert listener.received[-1].headers["Authorization"] == "Bearer not the secret"
 
 
-def signed(sandbox, heard, algorithm: str = "sha256") -> bool:
+def signed(sandbox, request, algorithm: str = "sha256") -> bool:
     secret = sandbox.info["vapi"]["hmac_secret"].encode()
-    text = heard.headers["x-timestamp"].encode() + b"." + heard.body
+    text = request.headers["x-timestamp"].encode() + b"." + request.body
     digest = hmac.new(secret, text, getattr(hashlib, algorithm)).hexdigest()
-    return hmac.compare_digest(digest, heard.headers["x-signature"])
+    return hmac.compare_digest(digest, request.headers["x-signature"])
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512", "sha1"])
@@ -164,17 +164,17 @@ def test_signature_covers_the_timestamp_and_the_body(
 ):
     prove(sandbox, "hmac", algorithm=algorithm, timestamp_unit=unit)
     send(sandbox, "hang")
-    heard = listener.heard[-1]
-    assert signed(sandbox, heard, algorithm) and "Authorization" not in heard.headers
-    assert abs(int(heard.headers["x-timestamp"]) / in_a_second - time.time()) < 5
+    request = listener.received[-1]
+    assert signed(sandbox, request, algorithm) and "Authorization" not in request.headers
+    assert abs(int(request.headers["x-timestamp"]) / in_a_second - time.time()) < 5
     # When it is forged / Then it is not valid, or an hour old
     for forge in ("credential", "body"):
         send(sandbox, "hang", forge=forge)
-        assert not signed(sandbox, listener.heard[-1], algorithm)
-        assert listener.heard[-1].message()["type"] == "hang"
+        assert not signed(sandbox, listener.received[-1], algorithm)
+        assert listener.received[-1].message()["type"] == "hang"
     send(sandbox, "hang", forge="stale")
-    assert signed(sandbox, listener.heard[-1], algorithm)
-    assert int(listener.heard[-1].headers["x-timestamp"]) / in_a_second < time.time() - 3500
+    assert signed(sandbox, listener.received[-1], algorithm)
+    assert int(listener.received[-1].headers["x-timestamp"]) / in_a_second < time.time() - 3500
 
 
 @pytest.mark.parametrize(

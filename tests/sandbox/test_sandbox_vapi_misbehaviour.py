@@ -36,8 +36,8 @@ def test_deaf_call_continues_until_twilio_ends_it(sandbox, listener, account):
         wait_for_status(sandbox, call, "in-progress")
     # When both are ordered to end, in each way
     for call in (deaf, other):
-        said = order(sandbox, call, type="say", content="bye", endCallAfterSpoken=True)
-        assert said.json() == {"success": True}
+        ordered = order(sandbox, call, type="say", content="bye", endCallAfterSpoken=True)
+        assert ordered.json() == {"success": True}
     order(sandbox, deaf, type="end-call")
     wait_for_status(sandbox, other, "ended")
     # Then that one goes on, past its maximum duration too

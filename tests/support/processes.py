@@ -42,22 +42,22 @@ class Running:
         assert self.process.pid is not None
         return self.process.pid
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
-    def wait_for(self, words: str) -> None:
+    def wait_for(self, text: str) -> None:
         """Wait until the process has written the text."""
         there = wait_until(
-            lambda: words in self.said() or not self.process.is_alive(),
+            lambda: text in self.output() or not self.process.is_alive(),
             limit_seconds=PROCESS_SECONDS,
         )
-        assert there and words in self.said(), self.said()
+        assert there and text in self.output(), self.output()
 
     def kill(self) -> None:
         """End the process by SIGKILL."""
         self.process.kill()
         self.process.join(PROCESS_SECONDS)
-        assert self.process.exitcode == -9, (self.process.exitcode, self.said())
+        assert self.process.exitcode == -9, (self.process.exitcode, self.output())
 
     def stop(self) -> int:
         """End the process by SIGTERM and return its exit code."""
@@ -67,7 +67,7 @@ class Running:
     def ended(self) -> int:
         """Wait until the process has ended and return its exit code."""
         self.process.join(PROCESS_SECONDS)
-        assert self.process.exitcode is not None, self.said()
+        assert self.process.exitcode is not None, self.output()
         return self.process.exitcode
 
 
@@ -96,7 +96,7 @@ class Processes:
         """Start an ingress on a port and wait until it can store events."""
         ingress = self.command("ingress", PORT=str(port))
         ready = partial(is_answering, f"http://127.0.0.1:{port}/readyz")
-        assert wait_until(ready, limit_seconds=PROCESS_SECONDS), ingress.said()
+        assert wait_until(ready, limit_seconds=PROCESS_SECONDS), ingress.output()
         return ingress
 
     def relay(self, **environment: str) -> Running:

@@ -20,7 +20,7 @@ SANDBOX_SECONDS = 10.0
 
 
 @dataclass
-class Heard:
+class ReceivedRequest:
     path: str
     headers: dict[str, str]
     body: bytes
@@ -49,15 +49,15 @@ class Listener:
     """Takes the place of the ingress: keeps every request, answers as configured."""
 
     url: str
-    heard: list[Heard] = field(default_factory=list)
+    received: list[ReceivedRequest] = field(default_factory=list)
     #: Status codes of the next answers; 200 when the list is empty.
     answers: list[int] = field(default_factory=list)
     #: Answers to Vapi's messages, by their type; an empty 200 for any other type.
     replies: dict[str, Reply] = field(default_factory=dict)
 
-    def answer(self, heard: Heard) -> tuple[int, bytes]:
-        self.heard.append(heard)
-        reply = self.replies.get(heard.message().get("type", "")) if self.replies else None
+    def answer(self, request: ReceivedRequest) -> tuple[int, bytes]:
+        self.received.append(request)
+        reply = self.replies.get(request.message().get("type", "")) if self.replies else None
         if reply is not None and reply.wait is not None:
             reply.wait.wait(SANDBOX_SECONDS)
         status = self.answers.pop(0) if self.answers else 200
@@ -65,7 +65,7 @@ class Listener:
 
     def messages(self, call_id: str = "", kind: str = "") -> list[dict]:
         """List Vapi's messages received so far, of one call and one type if given."""
-        found = [one.message() for one in list(self.heard)]
+        found = [one.message() for one in list(self.received)]
         return [
             one
             for one in found
@@ -73,13 +73,13 @@ class Listener:
         ]
 
     def wait_for_message(self, call_id: str, kind: str, count: int = 1) -> list[dict]:
-        heard = partial(self.messages, call_id, kind)
-        assert wait_until(lambda: len(heard()) >= count, limit_seconds=SANDBOX_SECONDS), heard()
-        return heard()
+        listed = partial(self.messages, call_id, kind)
+        assert wait_until(lambda: len(listed()) >= count, limit_seconds=SANDBOX_SECONDS), listed()
+        return listed()
 
-    def wait_for(self, count: int) -> list[Heard]:
-        assert wait_until(lambda: len(self.heard) >= count, limit_seconds=SANDBOX_SECONDS)
-        return self.heard[:count]
+    def wait_for(self, count: int) -> list[ReceivedRequest]:
+        assert wait_until(lambda: len(self.received) >= count, limit_seconds=SANDBOX_SECONDS)
+        return self.received[:count]
 
 
 class RunningSandbox:

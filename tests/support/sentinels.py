@@ -59,7 +59,7 @@ class Service:
         for port in sentinels:
             self._start_sentinel(port, master)
         # A failover needs a synchronized replica, and Sentinels that know it and each other.
-        assert wait_until(lambda: self._knows(master), limit_seconds=FAILOVER_SECONDS), self.said()
+        assert wait_until(lambda: self._knows(master), limit_seconds=FAILOVER_SECONDS), self.logs()
 
     def start_server(self, port: int, of: int | None = None) -> None:
         """Start a server, as another's replica if `of` is given."""
@@ -78,14 +78,14 @@ class Service:
 
     def master(self) -> int | None:
         """Return the port of the server that most Sentinels regard as the master."""
-        said = [self._address_at(port) for port in self._ports[2:]]
-        return max(set(said), key=said.count)
+        masters = [self._address_at(port) for port in self._ports[2:]]
+        return max(set(masters), key=masters.count)
 
     def client(self, port: int, password: str | None = None) -> redis.Redis:
         """Make a client of one of the processes."""
         return redis.Redis("127.0.0.1", port, password=password or self._password)
 
-    def said(self) -> str:
+    def logs(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self._folder.glob("*.log")))
 
     def stop(self) -> None:
@@ -113,7 +113,7 @@ class Service:
             self._processes[port] = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        assert wait_until(lambda: self._answers(port), limit_seconds=FAILOVER_SECONDS), self.said()
+        assert wait_until(lambda: self._answers(port), limit_seconds=FAILOVER_SECONDS), self.logs()
 
     def _answers(self, port: int) -> bool:
         with contextlib.suppress(redis.RedisError):

@@ -53,13 +53,13 @@ class Up:
         process = self._process
         assert process is not None
         assert wait_until(
-            lambda: process.poll() is not None or self.said("Ctrl-C stops all"),
+            lambda: process.poll() is not None or self.has_printed("Ctrl-C stops all"),
             limit_seconds=UP_SECONDS,
         ), self.lines
-        assert self.said("ready after"), (self.lines, self.log.read_text()[-4000:])
+        assert self.has_printed("ready after"), (self.lines, self.log.read_text()[-4000:])
 
-    def said(self, words: str) -> bool:
-        return any(words in line for line in self.lines)
+    def has_printed(self, text: str) -> bool:
+        return any(text in line for line in self.lines)
 
     def end(self, signal_number: signal.Signals = signal.SIGTERM) -> None:
         """End it by a signal and wait until it has ended."""

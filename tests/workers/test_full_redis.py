@@ -69,8 +69,8 @@ def test_redis_full_of_our_messages_empties_itself(world, processes, client, sma
     processes.environment["REDIS_URL"] = small_redis.url
     worker = processes.worker(queue)
     relay = processes.relay()
-    assert eventually(lambda: all(world.job(one.id).done_at for one in jobs)), worker.said()
-    assert eventually(lambda: notified(client, queue) == []), relay.said()
+    assert eventually(lambda: all(world.job(one.id).done_at for one in jobs)), worker.output()
+    assert eventually(lambda: notified(client, queue) == []), relay.output()
     assert read_memory(client).room(0.75) > 0
 
 

@@ -70,10 +70,10 @@ def test_dead_workers_late_suspension_is_reversed_after_the_reactivation(world, 
     assert row.twilio_converged == row.twilio_generation
 
 
-def change_subscription(world, customer, event_id, word):
-    status = {"ACTIVATED": "ACTIVE"}.get(word, word)
+def change_subscription(world, customer, event_id, change):
+    status = {"ACTIVATED": "ACTIVE"}.get(change, change)
     world.set_status_at_paypal(customer.subscription_id, status)
-    kind = f"BILLING.SUBSCRIPTION.{word}"
+    kind = f"BILLING.SUBSCRIPTION.{change}"
     body = {"id": event_id, "event_type": kind, "resource": {"id": customer.subscription_id}}
     world.receive(event_id, kind, json.dumps(body).encode())
     world.due_now()

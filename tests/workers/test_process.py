@@ -39,8 +39,8 @@ def test_stopping_worker_finishes_its_jobs_and_returns_the_rest(world, processes
     release(world, fault)
 
     # Then it stops cleanly, the running job is done, and the others are back in the queue
-    assert worker.ended() == 0, worker.said()
-    assert "worker_stopped" in worker.said()
+    assert worker.ended() == 0, worker.output()
+    assert "worker_stopped" in worker.output()
     outcomes = [world.job(job_id).outcome for job_id in jobs]
     assert outcomes[0] == "done"
     left = [job_id for job_id in jobs if world.job(job_id).done_at is None]
@@ -52,7 +52,7 @@ def test_stopping_worker_finishes_its_jobs_and_returns_the_rest(world, processes
     assert eventually(lambda: all(world.job(job_id).done_at for job_id in jobs))
     assert world.wallet(organization_id).balance_micros == 10_000_000
     # And jobs that went well left no warning in the log
-    assert "warning" not in worker.said()
+    assert "warning" not in worker.output()
 
 
 def test_worker_fetches_no_more_than_it_can_run(world, processes, redis_client, urls):
@@ -97,7 +97,7 @@ def test_relay_stops_in_order(processes):
     relay = processes.relay()
 
     assert relay.stop() == 0
-    assert "relay_stopped" in relay.said()
+    assert "relay_stopped" in relay.output()
 
 
 @pytest.mark.parametrize("command", [("worker", "--queue", "safety"), ("relay",), ("ingress",)])
@@ -107,16 +107,16 @@ def test_no_process_serves_as_superuser(processes, urls, command):
 
     # Then it reports the reason in one line and ends
     assert refused.ended() == 2
-    (line,) = refused.said().splitlines()
+    (line,) = refused.output().splitlines()
     assert "superuser or owner" in line
-    assert "Traceback" not in refused.said()
+    assert "Traceback" not in refused.output()
 
 
 def test_missing_settings_are_named_in_one_line_and_no_secret_is_shown(processes):
     # When a worker is started without a required setting
     missing = processes.command("worker", "--queue", "safety", REDIS_URL="", TWILIO_AUTH_TOKEN="")
     assert missing.ended() == 2
-    assert missing.said() == "holdfast: missing setting: REDIS_URL\n"
+    assert missing.output() == "holdfast: missing setting: REDIS_URL\n"
 
     providers = processes.command(
         "worker", "--queue", "safety", TWILIO_AUTH_TOKEN="", PAYPAL_CLIENT_SECRET=""
@@ -125,7 +125,7 @@ def test_missing_settings_are_named_in_one_line_and_no_secret_is_shown(processes
     # Then every missing setting is named
     assert providers.ended() == 2
     line = "holdfast: missing setting: PAYPAL_CLIENT_SECRET, TWILIO_AUTH_TOKEN\n"
-    assert providers.said() == line
+    assert providers.output() == line
 
 
 def test_unreachable_database_is_named_in_one_line(processes):
@@ -133,7 +133,7 @@ def test_unreachable_database_is_named_in_one_line(processes):
     refused = processes.command("worker", "--queue", "safety", DATABASE_URL=away)
 
     assert refused.ended() == 2
-    (line,) = refused.said().splitlines()
+    (line,) = refused.output().splitlines()
     assert line.startswith("holdfast: DATABASE_URL: cannot connect")
     assert "secret-word" not in line
 

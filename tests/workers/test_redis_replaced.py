@@ -104,7 +104,7 @@ def test_jobs_are_notified_and_fetched_at_the_replacing_server(
     pair.replace()
     # Then jobs that are staged from then on are done
     second = stage()
-    assert eventually(lambda: is_done(second), 40), (worker.said(), relay.said())
+    assert eventually(lambda: is_done(second), 40), (worker.output(), relay.output())
 
 
 def test_circuits_are_kept_at_the_replacing_server(monkeypatch, pair):

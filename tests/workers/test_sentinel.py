@@ -66,12 +66,12 @@ def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
     service.kill(master)
     stage_some()
     assert eventually(lambda: service.master() not in (master, None), FAILOVER_SECONDS), (
-        service.said()
+        service.logs()
     )
     stage_some()
 
     # Then every job is done, by one attempt each
-    assert eventually(all_done, 120), (relay.said(), service.said())
+    assert eventually(all_done, 120), (relay.output(), service.logs())
     attempts = world.read(JobAttempt)
     assert sorted(one.job_id for one in attempts if one.job_id in staged) == sorted(staged)
 

@@ -80,7 +80,7 @@ def test_fetched_jobs_go_back_before_the_running_one_is_finished(
 
     # And it finishes the job that it had begun
     release(world, fault)
-    assert worker.ended() == 0, worker.said()
+    assert worker.ended() == 0, worker.output()
     assert world.job(running).outcome == "done"
     assert notified(redis_client, "safety") == sorted(waiting)
 
@@ -147,8 +147,8 @@ def test_second_signal_ends_a_worker_at_once_and_another_does_its_job(
     worker.process.terminate()
 
     # Then it ends although its job is not finished, and reports that
-    assert worker.ended() == 1, worker.said()
-    assert "worker_stopped_with_unfinished_jobs" in worker.said()
+    assert worker.ended() == 1, worker.output()
+    assert "worker_stopped_with_unfinished_jobs" in worker.output()
     assert world.job(job_id).lease_until is not None
 
     # And another worker takes the job over after its lease, and the money is credited once
@@ -166,7 +166,7 @@ def test_unknown_job_is_left_to_a_newer_worker(world, processes, redis_client, o
     older.wait_for("worker_started")
     job_id = world.stage("enforce_organization", organization_id=organization)
     notify(world, redis_client, job_id)
-    assert eventually(lambda: "job_name_unknown" in older.said())
+    assert eventually(lambda: "job_name_unknown" in older.output())
 
     # When it was notified of the job, Then it acknowledged the message and left the job untouched
     assert eventually(lambda: fetched(redis_client, "safety") == 0)
@@ -264,5 +264,5 @@ def test_worker_stops_in_order_while_its_job_waits_for_the_database(
         assert eventually(lambda: fetched(redis_client, "safety") == 1)
 
         # When it is asked to stop, Then the lock timeout ends the wait, and the worker stops
-        assert worker.stop() == 0, worker.said()
+        assert worker.stop() == 0, worker.output()
     assert world.job(job_id).done_at is None

@@ -24,9 +24,9 @@ def run_now(database, job_id):
 @pytest.fixture
 def notified(shared):
     """The jobs that `after_commit` received."""
-    heard: list[Staged] = []
-    shared.after_commit = heard.extend
-    yield heard
+    received: list[Staged] = []
+    shared.after_commit = received.extend
+    yield received
     shared.after_commit = None
 
 

@@ -120,10 +120,10 @@ def test_one_trial_is_sent_by_the_whole_fleet(urls, fleet, redis_client):
 
     # When many workers call at the same moment
     with ThreadPoolExecutor(12) as pool:
-        said = [one.result() for one in [pool.submit(work) for _ in range(12)]]
+        results = [one.result() for one in [pool.submit(work) for _ in range(12)]]
 
     # Then one call goes out as the trial, and the others wait for its result
-    assert len([one for one in said if "being tried" in one]) == 11
+    assert len([one for one in results if "being tried" in one]) == 11
 
 
 def test_trial_that_is_answered_closes_the_circuit(fleet, redis_client):

@@ -62,9 +62,9 @@ def test_alert_is_raised_once_when_many_threads_raise_it_at_once(shared, org):
     assert at_once([lambda: raised(shared, org)] * 8).count(True) == 1
 
 
-@pytest.mark.parametrize("whole_house", [True, False])
-def test_alert_may_be_raised_again_after_clearing_and_both_are_kept(shared, org, whole_house):
-    whose = None if whole_house else org
+@pytest.mark.parametrize("company_wide", [True, False])
+def test_alert_may_be_raised_again_after_clearing_and_both_are_kept(shared, org, company_wide):
+    whose = None if company_wide else org
     raised(shared, whose)
     assert not raised(shared, whose)
     assert cleared(shared, whose, now=later(5)) == 1

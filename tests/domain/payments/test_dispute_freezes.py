@@ -50,7 +50,7 @@ def report(database, one):
     return cause_of_dispute(Provider.PAYPAL, f"{one}-D")
 
 
-def provider_says(session, org, one, state, at=20, now=T0):
+def settle_dispute(session, org, one, state, at=20, now=T0):
     facts = DisputeFacts(Provider.PAYPAL, f"{one}-D", one, "USD", 10, state, later(10), later(at))
     assert settlements.settle_dispute(session, org, facts, now).ok
 
@@ -80,7 +80,7 @@ def test_a_reported_dispute_freezes_once_and_pauses_the_campaigns(shared, org, p
 
 @pytest.mark.parametrize(("state", "frozen"), [(OPEN, {"dispute"}), (WON, set()), (LOST, set())])
 def test_provider_state_decides_in_whatever_order_jobs_run(shared, state, frozen):
-    for order in itertools.permutations(["reported", "says", "place", "lift"]):
+    for order in itertools.permutations(["reported", "settle", "place", "lift"]):
         org = make_organization(shared)
         subscribe(shared, org)
         one = f"P-{secrets.token_hex(6)}"
@@ -88,7 +88,7 @@ def test_provider_state_decides_in_whatever_order_jobs_run(shared, state, frozen
         cause = cause_of_dispute(Provider.PAYPAL, f"{one}-D")
         acts = {
             "reported": lambda p=one: report(shared, p),
-            "says": lambda h=org, p=one: shared.run(lambda s: provider_says(s, h, p, state)),
+            "settle": lambda h=org, p=one: shared.run(lambda s: settle_dispute(s, h, p, state)),
             "place": lambda h=org, c=cause: place(shared, h, c),
             "lift": lambda h=org, c=cause: lift(shared, h, c),
         }
@@ -101,7 +101,7 @@ def test_provider_state_decides_in_whatever_order_jobs_run(shared, state, frozen
 
 def test_freeze_whose_cause_was_settled_meanwhile_is_not_placed(shared, org, paid):
     cause = report(shared, paid)
-    shared.run(lambda s: provider_says(s, org, paid, WON))
+    shared.run(lambda s: settle_dispute(s, org, paid, WON))
     place(shared, org, cause)
     assert active_freezes(shared, org) == set()
 
@@ -119,7 +119,7 @@ def test_freeze_that_waited_for_the_providers_state_reads_it(shared, shared_urls
     one_behind_the_other(
         shared,
         shared_urls.owner_url,
-        lambda s: provider_says(s, org, paid, WON),
+        lambda s: settle_dispute(s, org, paid, WON),
         lambda: place(shared, org, cause),
     )
     assert active_freezes(shared, org) == set()
@@ -136,10 +136,10 @@ def test_lifting_one_dispute_leaves_another_and_a_manual_freeze(shared, org, pai
             s, org, operator=Operator("ann", "fraud"), now=T0
         )
     )
-    shared.run(lambda s: provider_says(s, org, paid, LOST))
+    shared.run(lambda s: settle_dispute(s, org, paid, LOST))
     lift(shared, org, cause)
     assert active_freezes(shared, org) == {"dispute", "manual"}
-    shared.run(lambda s: provider_says(s, org, other, WON))
+    shared.run(lambda s: settle_dispute(s, org, other, WON))
     lift(shared, org, cause_of_dispute(Provider.PAYPAL, f"{other}-D"))
     assert active_freezes(shared, org) == {"manual"}
 
@@ -147,9 +147,9 @@ def test_lifting_one_dispute_leaves_another_and_a_manual_freeze(shared, org, pai
 def test_an_appeal_freezes_again(shared, org, paid):
     cause = report(shared, paid)
     place(shared, org, cause)
-    shared.run(lambda s: provider_says(s, org, paid, WON, at=20))
+    shared.run(lambda s: settle_dispute(s, org, paid, WON, at=20))
     lift(shared, org, cause)
-    shared.run(lambda s: provider_says(s, org, paid, OPEN, at=30))
+    shared.run(lambda s: settle_dispute(s, org, paid, OPEN, at=30))
     place(shared, org, cause)
     assert active_freezes(shared, org) == {"dispute"}
 
@@ -164,7 +164,7 @@ def test_freeze_lifted_by_an_operator_stays_lifted_until_new_state(shared, org, 
     )
     place(shared, org, cause, now=later(2))
     assert active_freezes(shared, org) == set()
-    shared.run(lambda s: provider_says(s, org, paid, OPEN, now=later(3)))
+    shared.run(lambda s: settle_dispute(s, org, paid, OPEN, now=later(3)))
     place(shared, org, cause, now=later(3))
     assert active_freezes(shared, org) == {"dispute"}
 

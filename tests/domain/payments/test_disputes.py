@@ -233,7 +233,7 @@ def test_end_is_the_same_in_every_order_and_with_repetitions(shared, states, lef
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_dispute_states_lead_to_the_same_figures_in_any_order(shared, data):
-    words = data.draw(
+    reports = data.draw(
         st.lists(
             st.tuples(
                 st.sampled_from(["A", "B", "R1", "R2"]),
@@ -247,7 +247,7 @@ def test_dispute_states_lead_to_the_same_figures_in_any_order(shared, data):
     )
     states = dict(zip([OPEN, WON, LOST], RefundState, strict=True))
     ends = []
-    for order in (words, data.draw(st.permutations(words))):
+    for order in (reports, data.draw(st.permutations(reports))):
         org = make_organization(shared)
         one = pay(shared, org)
         for name, state, amount, opened, at in order:

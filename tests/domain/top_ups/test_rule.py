@@ -145,12 +145,12 @@ def test_random_histories_respect_every_limit(terms, steps):
     """Find exceeded caps, two pending decisions, bursts, early retries, endless waits."""
     history: list[Past] = []
     now = T0
-    for seconds, answer, answered, patient in steps:
+    for seconds, answer, answered, waits in steps:
         now += timedelta(seconds=seconds)
         verdict = decide_top_up(terms, 0, history, now)
         if isinstance(verdict, Wait):
             assert now < verdict.until <= now + DAY
-            if not patient:
+            if not waits:
                 continue
             # After the wait that reason is gone. Another reason may follow, but not forever.
             now = verdict.until

@@ -302,11 +302,11 @@ def test_wallets_are_locked_in_the_order_of_their_ids(shared):
         hurried(session)
         lock(late)(session)
 
-    def somebody(session: Session) -> None:
+    def lock_early(session: Session) -> None:
         lock(early)(session)
 
     # When it waits for the earlier wallet, Then it holds no lock that another may be waiting for
-    with holding(shared, somebody):
+    with holding(shared, lock_early):
         answered = at_once(
             [
                 lambda: shared.run(

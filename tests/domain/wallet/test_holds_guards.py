@@ -333,8 +333,8 @@ def test_command_approves_a_debt_limit_and_refuses_in_one_line(
     monkeypatch.setenv("DATABASE_URL", shared_urls.app_url)
     monkeypatch.setenv("REDIS_URL", shared_urls.redis_url)
 
-    def run(*words):
-        done = CliRunner().invoke(app, ["wallet", "debt-limit", funded, *words])
+    def run(*options):
+        done = CliRunner().invoke(app, ["wallet", "debt-limit", funded, *options])
         return done.exit_code, done.stdout, done.stderr
 
     options = ("--why", "good customer", "--by", "ann")

@@ -315,7 +315,7 @@ def asking(loopback: Loopback, url: str, api: PayPalApi) -> Iterator[PayPalWebho
     built.close()
 
 
-def paypal_says(loopback: Loopback, reply: Reply | None) -> None:
+def answer_verification(loopback: Loopback, reply: Reply | None) -> None:
     loopback.answer = lambda asked: (
         json_reply({"access_token": "T", "expires_in": 32400})
         if asked.path == "/v1/oauth2/token"
@@ -326,7 +326,7 @@ def paypal_says(loopback: Loopback, reply: Reply | None) -> None:
 def test_verification_request_contains_the_body_byte_for_byte(asking, loopback, url, leaf):
     # Given a body that changes if it is parsed and written again, and a PayPal that accepts it
     body = BODY.replace(b'"summary":', b'"price": 1.0,  "summary":')
-    paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
+    answer_verification(loopback, json_reply({"verification_status": "SUCCESS"}))
     headers = sign(leaf.key, body, url=url)
     # When it is verified
     assert asking.must_ask(transmission_of(headers))
@@ -344,7 +344,7 @@ def test_verification_request_contains_the_body_byte_for_byte(asking, loopback, 
 
 def test_certificate_of_another_host_is_forged_without_a_request(asking, loopback, url, leaf):
     # Given a PayPal that would accept it
-    paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
+    answer_verification(loopback, json_reply({"verification_status": "SUCCESS"}))
     elsewhere = url.replace("127.0.0.1", "127.0.0.2")
     with pytest.raises(ForgedWebhook):
         proved(asking, sign(leaf.key, BODY, url=elsewhere), BODY, now=NOW)
@@ -352,7 +352,7 @@ def test_certificate_of_another_host_is_forged_without_a_request(asking, loopbac
 
 
 def test_message_is_forged_when_paypal_answers_failure(asking, loopback, url, leaf):
-    paypal_says(loopback, json_reply({"verification_status": "FAILURE"}))
+    answer_verification(loopback, json_reply({"verification_status": "FAILURE"}))
     with pytest.raises(ForgedWebhook):
         proved(asking, sign(leaf.key, BODY, url=url), BODY, now=NOW)
 
@@ -363,7 +363,7 @@ def test_message_is_forged_when_paypal_answers_failure(asking, loopback, url, le
     ids=["lost", "500", "429", "no verdict", "400", "html"],
 )
 def test_error_of_paypals_api_leaves_the_message_undecided(asking, loopback, url, leaf, reply):
-    paypal_says(loopback, reply)
+    answer_verification(loopback, reply)
     with pytest.raises(ProviderUnavailable):
         proved(asking, sign(leaf.key, BODY, url=url), BODY, now=NOW)
 
@@ -383,7 +383,7 @@ def test_error_of_paypals_api_leaves_the_message_undecided(asking, loopback, url
 )
 def test_incomplete_body_is_forged_without_a_request(asking, loopback, url, leaf, body):
     # Given a PayPal that would accept it, and a body that is not one whole object
-    paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
+    answer_verification(loopback, json_reply({"verification_status": "SUCCESS"}))
     # When it is verified, Then it is refused without asking PayPal
     with pytest.raises(ForgedWebhook):
         proved(asking, sign(leaf.key, body, url=url), body, now=NOW)

@@ -5,26 +5,26 @@ from collections.abc import Iterator
 import pytest
 
 from tests.providers.support import Loopback, Reply
-from tests.support.sandbox import Heard, RunningSandbox
+from tests.support.sandbox import ReceivedRequest, RunningSandbox
 
 
-class Hearing:
+class RequestRecorder:
     """Records what the sandbox's Vapi sends, in place of the ingress."""
 
     def __init__(self, loopback: Loopback) -> None:
-        self.heard: list[Heard] = []
+        self.received: list[ReceivedRequest] = []
         loopback.answer = self._answer
 
     def _answer(self, asked) -> Reply:
-        self.heard.append(Heard(asked.path, asked.headers, asked.body))
+        self.received.append(ReceivedRequest(asked.path, asked.headers, asked.body))
         return Reply(200, b"{}")
 
 
 @pytest.fixture
-def listener(sandbox: RunningSandbox, loopback: Loopback) -> Iterator[Hearing]:
+def listener(sandbox: RunningSandbox, loopback: Loopback) -> Iterator[RequestRecorder]:
     """Receive what the sandbox sends to the ingress, until the test is over."""
     before = sandbox.control("GET", "/info")["target"]
     sandbox.control("POST", "/target", {"url": loopback.url})
-    yield Hearing(loopback)
+    yield RequestRecorder(loopback)
     sandbox.control("POST", "/reset")
     sandbox.control("POST", "/target", {"url": before})

@@ -279,16 +279,16 @@ def test_call_is_read_with_or_without_a_control_url(odd, loopback):
 )
 def test_every_answer_to_an_order_has_an_outcome(odd, loopback, reply, expected):
     loopback.answer = lambda asked: reply
-    for tell in (
+    for send_order in (
         lambda: odd.end(f"{loopback.url}/control"),
         lambda: odd.say(f"{loopback.url}/control", "text", then_end=True),
     ):
         loopback.asked.clear()
         if isinstance(expected, bool):
-            assert tell() is expected
+            assert send_order() is expected
         else:
             with pytest.raises(expected):
-                tell()
+                send_order()
         assert loopback.paths() == ["/control"]
 
 

@@ -67,7 +67,7 @@ def test_call_from_the_api_is_read_by_the_same_rules():
 
 
 @pytest.mark.parametrize(
-    ("word", "expected"),
+    ("status", "expected"),
     [
         ("scheduled", CallStatus.QUEUED),
         ("queued", CallStatus.QUEUED),
@@ -77,12 +77,12 @@ def test_call_from_the_api_is_read_by_the_same_rules():
         ("ended", CallStatus.ENDED),
     ],
 )
-def test_status_is_mapped_to_our_terms(word, expected):
-    assert facts(status_update(word)).status is expected
+def test_status_is_mapped_to_our_terms(status, expected):
+    assert facts(status_update(status)).status is expected
 
 
 @pytest.mark.parametrize(
-    ("word", "named"),
+    ("status", "named"),
     [
         ("not-found", "not-found"),
         ("deletion-failed", "deletion-failed"),
@@ -95,8 +95,8 @@ def test_status_is_mapped_to_our_terms(word, expected):
         ({}, "?"),
     ],
 )
-def test_unknown_status_is_none_and_an_anomaly(word, named):
-    found = facts(status_update(word))
+def test_unknown_status_is_none_and_an_anomaly(status, named):
+    found = facts(status_update(status))
     assert (found.status, found.anomalies) == (None, ("status",))
     assert found.unknown_status == named
 

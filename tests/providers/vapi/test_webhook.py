@@ -197,11 +197,11 @@ def test_sandbox_messages_verify_and_its_forgeries_do_not(
     # When it sends a genuine message and each forgery
     for forge in (None, *forgeries):
         sandbox.control("POST", "/vapi/messages", {"type": "hang", "forge": forge})
-        heard = listener.heard.pop()
-        headers = {name.lower(): value for name, value in heard.headers.items()}
+        request = listener.received.pop()
+        headers = {name.lower(): value for name, value in request.headers.items()}
         # Then only the genuine message is accepted
         if forge is None:
-            one.prove(headers, heard.body, now=datetime.now(UTC))
+            one.prove(headers, request.body, now=datetime.now(UTC))
         else:
             with pytest.raises(ForgedWebhook):
-                one.prove(headers, heard.body, now=datetime.now(UTC))
+                one.prove(headers, request.body, now=datetime.now(UTC))

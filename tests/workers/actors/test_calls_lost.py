@@ -18,7 +18,7 @@ from tests.workers.scenes import another_thread, clear_faults, execute_sql, held
 from workers.actors import ACTORS
 from workers.executor import Executor
 
-SAY_OR_END = {"method": "POST"}
+SPEAK_OR_END = {"method": "POST"}
 GET = {"method": "GET", "path_contains": "/call/"}
 LEG = {"method": "POST", "path_contains": "/Calls/"}
 
@@ -31,7 +31,7 @@ LEG = {"method": "POST", "path_contains": "/Calls/"}
 )
 def test_call_ends_once_when_the_answer_to_its_speech_is_lost(phone, kind, more):
     call_id = phone.call()
-    phone.world.sandbox.fault("vapi", kind, match=SAY_OR_END, times=1, **more)
+    phone.world.sandbox.fault("vapi", kind, match=SPEAK_OR_END, times=1, **more)
     phone.decide(call_id)
     # The outcome of the speech is unknown, so Twilio ends the leg in the same round
     phone.world.run_due()
@@ -48,7 +48,7 @@ def test_provider_settles_the_call_when_the_answer_to_its_end_is_lost(phone):
     call_id = phone.call(behaviour={"deaf_to_say": True})
     phone.decide(call_id)
     phone.round()
-    phone.world.sandbox.fault("vapi", "act_then_drop", match=SAY_OR_END, times=1)
+    phone.world.sandbox.fault("vapi", "act_then_drop", match=SPEAK_OR_END, times=1)
     phone.round()
     assert phone.orders(call_id) == ["say", "end-call"]
     phone.run_until_over(call_id)
@@ -184,7 +184,7 @@ def test_warning_is_not_spoken_when_the_call_is_ending(phone):
 
 def test_warning_is_given_up_when_vapi_does_not_accept_it(phone):
     call_id = phone.call()
-    phone.world.sandbox.fault("vapi", "status", status=503, match=SAY_OR_END)
+    phone.world.sandbox.fault("vapi", "status", status=503, match=SPEAK_OR_END)
     warned(phone, call_id)
     for _ in range(WARN_TRIES + 1):
         phone.round()
@@ -205,7 +205,7 @@ def last_worker_dies(phone, name, tries):
 
 def test_warning_is_done_when_the_worker_of_its_last_try_is_killed(phone):
     call_id = phone.call()
-    phone.world.sandbox.fault("vapi", "status", status=503, match=SAY_OR_END)
+    phone.world.sandbox.fault("vapi", "status", status=503, match=SPEAK_OR_END)
     warned(phone, call_id)
     last_worker_dies(phone, "warn_call", WARN_TRIES)
     phone.round()

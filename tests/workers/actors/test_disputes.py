@@ -62,13 +62,13 @@ def refresh_dispute(world, dispute):
     world.run_due()
 
 
-def deliver_dispute_event(world, word, dispute, *captures):
+def deliver_dispute_event(world, event, dispute, *captures):
     """Deliver an event of PayPal's about a dispute to the inbox."""
     resource = {
         "dispute_id": dispute,
         "disputed_transactions": [{"seller_transaction_id": one} for one in captures],
     }
-    event_type = f"CUSTOMER.DISPUTE.{word}"
+    event_type = f"CUSTOMER.DISPUTE.{event}"
     number = len(jobs_of(world, "process_event"))
     body = {"id": f"WH-{number}", "event_type": event_type, "resource": resource}
     world.receive(f"WH-{number}", event_type, json.dumps(body).encode())

@@ -434,12 +434,12 @@ def test_worker_records_nothing_after_its_lease_was_taken_over(world, brand):
     assert now_is(world, brand).twilio_unsure_until is not None
 
     # When both record their answers, the newer one first
-    def hears(which, status):
+    def record(which, status):
         facts = SubaccountFacts(brand.twilio_subaccount_sid, TwilioStatus(status))
         return world.do(lambda session, now: record_state(session, which, facts, now))
 
-    assert hears(newer, "active") is None
-    assert hears(slow, "suspended") is None
+    assert record(newer, "active") is None
+    assert record(slow, "suspended") is None
 
     # Then the newer answer is kept, and the newer worker still has the lease
     row = now_is(world, brand)

@@ -83,7 +83,7 @@ def test_closing_event_freezes_while_redis_takes_no_work(world, processes, own_r
     close_subscription(world, customer)
 
     # Then the wallet is frozen although Redis stays away
-    assert eventually(lambda: freezes(world, customer.id)), worker.said()
+    assert eventually(lambda: freezes(world, customer.id)), worker.output()
     if state == "killed":
         return
 
@@ -106,12 +106,12 @@ def test_job_whose_message_is_in_stopped_redis_runs_once(world, processes, own_r
         worker = processes.worker("safety", REDIS_URL=own_redis.url)
 
         # When the worker has run them without Redis, and Redis is back
-        assert eventually(lambda: all(world.job(one).done_at for one in jobs)), worker.said()
+        assert eventually(lambda: all(world.job(one).done_at for one in jobs)), worker.output()
         own_redis.mend()
         assert eventually(lambda: notified(client) == [])
 
         # Then each job had one attempt
-        assert eventually(lambda: "redis_takes_work_again" in worker.said())
+        assert eventually(lambda: "redis_takes_work_again" in worker.output())
     for job_id in jobs:
         assert [one.outcome for one in world.read(JobAttempt, job_id=job_id)] == ["done"]
 
