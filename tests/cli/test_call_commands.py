@@ -84,7 +84,7 @@ def test_rate_is_set_listed_and_removed(org, run):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("--per-minute", "0"), "INVALID_RATE"),
         (("--per-minute", "cheap"), "cheap"),
@@ -92,8 +92,8 @@ def test_rate_is_set_listed_and_removed(org, run):
         (("--per-minute", "1", "--route", "home"), "INVALID_RATE"),
     ],
 )
-def test_invalid_rate_is_refused_in_one_line(org, run, arguments, words):
-    assert words in refused(run, "call", "rate", "set", org, *arguments, "--why", "x")
+def test_invalid_rate_is_refused_in_one_line(org, run, arguments, message):
+    assert message in refused(run, "call", "rate", "set", org, *arguments, "--why", "x")
 
 
 def test_only_the_named_terms_change(org, run):

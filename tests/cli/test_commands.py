@@ -78,9 +78,9 @@ def test_override_allows_spending_while_a_freeze_is_active(run, organization_id)
 
 
 def test_correction_is_an_entry_and_safe_to_repeat_under_its_key(run, organization_id):
-    words = ("wallet", "correct", organization_id, "1.25", "--why", "goodwill", "--key", "k1")
-    assert run(*words)[1] == "wrote entry 2\n"
-    assert run(*words)[1] == "replay of entry 2\n"
+    arguments = ("wallet", "correct", organization_id, "1.25", "--why", "goodwill", "--key", "k1")
+    assert run(*arguments)[1] == "wrote entry 2\n"
+    assert run(*arguments)[1] == "replay of entry 2\n"
     shown = json.loads(run("wallet", "show", organization_id, "--json")[1])
     assert shown["balance_micros"] == 6_250_000
 
@@ -124,12 +124,12 @@ def test_instant_without_a_zone_is_utc_for_every_role(run, urls, organization_id
 
     # When the second in which the entry was written is requested
     second = instant.astimezone(UTC).replace(microsecond=0, tzinfo=None)
-    words = ("wallet", "history", organization_id, "--format", "jsonl")
+    arguments = ("wallet", "history", organization_id, "--format", "jsonl")
     span = ("--since", second.isoformat(), "--until", (second + timedelta(seconds=1)).isoformat())
 
     # Then the entry is found, and not before that second
-    assert 1 in [json.loads(line)["entry_no"] for line in run(*words, *span)[1].splitlines()]
-    assert run(*words, "--until", (second - timedelta(hours=1)).isoformat())[1] == ""
+    assert 1 in [json.loads(line)["entry_no"] for line in run(*arguments, *span)[1].splitlines()]
+    assert run(*arguments, "--until", (second - timedelta(hours=1)).isoformat())[1] == ""
 
 
 def test_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization_id):
@@ -147,7 +147,7 @@ def test_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization_i
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("arguments", "line"),
     [
         (("wallet", "show", "nope"), "WALLET_NOT_FOUND: The organization has no wallet: nope"),
         (
@@ -201,9 +201,9 @@ def test_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization_i
     ],
 )
 def test_invalid_input_is_refused_in_one_line_and_changes_nothing(
-    run, database, organization_id, words, line
+    run, database, organization_id, arguments, line
 ):
-    given = [organization_id if word == "ORG" else word for word in words]
+    given = [organization_id if argument == "ORG" else argument for argument in arguments]
     code, out, err = run(*given)
     assert code == 1
     assert out == ""
@@ -238,8 +238,8 @@ def test_help_lists_the_options_of_a_command_with_its_own_parser(command, option
 
 def test_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
     customer = world.customer()
-    words = ("campaign", "pause", customer.campaign_ids[0], "--why", "complaint", "--by", "ann")
-    assert run(*words)[0] == 0
+    arguments = ("campaign", "pause", customer.campaign_ids[0], "--why", "complaint", "--by", "ann")
+    assert run(*arguments)[0] == 0
     world.do(
         lambda session, now: operator_actions.freeze_manually(
             session, customer.id, operator=Operator("t", "t"), now=now
@@ -257,8 +257,8 @@ def test_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
 
 
 def test_org_enforce_records_operator_and_reason(run, database, organization_id):
-    words = ("org", "enforce", organization_id, "--why", "to be sure", "--by", "ann")
-    assert run(*words)[1].startswith("subscription ")
+    arguments = ("org", "enforce", organization_id, "--why", "to be sure", "--by", "ann")
+    assert run(*arguments)[1].startswith("subscription ")
     (noted,) = database.run(
         lambda s: s.query(OperatorAction).filter_by(subject=organization_id).all()
     )

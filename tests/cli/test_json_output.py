@@ -152,8 +152,8 @@ def scene(run, database, redis_client, organization_id, sandbox, tmp_path, monke
     fail(database, claim(database, job_id), retry=None)
     open_circuit(circuits(redis_client), BULK)
 
-    def made(*words):
-        code, out, err = run(*words)
+    def made(*command):
+        code, out, err = run(*command)
         assert code == 0, err
         return out.strip()
 
@@ -191,8 +191,8 @@ def scene(run, database, redis_client, organization_id, sandbox, tmp_path, monke
 def test_every_command_that_prints_data_has_json():
     found = commands()
     with_json = {
-        words
-        for words, command in found.items()
+        name
+        for name, command in found.items()
         if any("--json" in parameter.opts for parameter in command.params)
     }
     assert set(found) - with_json == WITHOUT_JSON
@@ -201,31 +201,31 @@ def test_every_command_that_prints_data_has_json():
 
 
 def test_commands_that_show_data_print_typed_json(run, scene):
-    for words, arguments in (LISTS | OBJECTS).items():
-        given = [scene.get(word, word) for word in arguments.split()]
-        code, out, err = run(*words.split(), *given, "--json")
+    for command, arguments in (LISTS | OBJECTS).items():
+        given = [scene.get(argument, argument) for argument in arguments.split()]
+        code, out, err = run(*command.split(), *given, "--json")
         # The test's servers lack settings that a deployment has, which is a finding.
-        assert code == (words == "verify deployment"), (words, err)
+        assert code == (command == "verify deployment"), (command, err)
         data = json.loads(out)
-        assert isinstance(data, list if words in LISTS else dict), words
+        assert isinstance(data, list if command in LISTS else dict), command
         assert_typed(data)
 
 
 def test_commands_that_change_something_print_one_object(run, scene):
-    for words, arguments in CHANGES.items():
-        given = [scene.get(word, word) for word in arguments.split()]
-        code, out, err = run(*words.split(), *given, "--json")
-        assert code == 0, (words, err)
+    for command, arguments in CHANGES.items():
+        given = [scene.get(argument, argument) for argument in arguments.split()]
+        code, out, err = run(*command.split(), *given, "--json")
+        assert code == 0, (command, err)
         data = json.loads(out)
-        assert isinstance(data, dict), words
-        assert "action" in data or words in ("token", "alert clear"), words
+        assert isinstance(data, dict), command
+        assert "action" in data or command in ("token", "alert clear"), command
         assert_typed(data)
 
 
-@pytest.mark.parametrize("words", ["org list", "alert list", "job list --state dead"])
-def test_table_in_a_pipe_is_one_line_per_row(run, scene, words):
-    rows = json.loads(run(*words.split(), "--json")[1])
-    heading, *lines = run(*words.split())[1].splitlines()
+@pytest.mark.parametrize("command", ["org list", "alert list", "job list --state dead"])
+def test_table_in_a_pipe_is_one_line_per_row(run, scene, command):
+    rows = json.loads(run(*command.split(), "--json")[1])
+    heading, *lines = run(*command.split())[1].splitlines()
     assert len(lines) == len(rows) > 0
     for line, row in zip(lines, rows, strict=True):
         assert line.startswith(str(next(iter(row.values()))))

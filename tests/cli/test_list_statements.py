@@ -180,9 +180,9 @@ def read(shared_urls, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", shared_urls.app_url)
     monkeypatch.setenv("REDIS_URL", shared_urls.redis_url)
 
-    def invoke(words):
+    def invoke(arguments):
         with recorded() as sent:
-            done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+            done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
         assert done.exit_code == 0, done.stderr
         return json.loads(done.stdout), len(sent)
 
@@ -191,10 +191,10 @@ def read(shared_urls, monkeypatch):
 
 @pytest.mark.parametrize("name", LISTS)
 def test_list_sends_the_same_statements_for_many_rows(read, shared, shared_urls, name):
-    words, make, key = LISTS[name]
+    arguments, make, key = LISTS[name]
     org = make_organization(shared)
     job = f"job_of_{org}"
-    words = [{"ORG": org, "JOB": job}.get(word, word) for word in words.split()]
+    arguments = [{"ORG": org, "JOB": job}.get(argument, argument) for argument in arguments.split()]
 
     def rows_and_statements(more):
         if callable(make):
@@ -204,7 +204,7 @@ def test_list_sends_the_same_statements_for_many_rows(read, shared, shared_urls,
             with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
                 for statement in make.split(";"):
                     owner.execute(statement, values)
-        data, statements = read(words)
+        data, statements = read(arguments)
         return len(data if key is None else data[key]), statements
 
     few, statements = rows_and_statements(1)

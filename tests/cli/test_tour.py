@@ -53,17 +53,17 @@ def readme_lines() -> list[str]:
     return lines
 
 
-def invoke(*words: str) -> str:
+def invoke(*arguments: str) -> str:
     """Run a command, which must succeed, and return what it prints."""
-    done = CliRunner().invoke(app, list(words))
+    done = CliRunner().invoke(app, list(arguments))
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    assert (done.exit_code, done.stderr) == (0, ""), (words, done.output)
+    assert (done.exit_code, done.stderr) == (0, ""), (arguments, done.output)
     return done.stdout
 
 
-def read(*words: str):
-    return json.loads(invoke(*words, "--json"))
+def read(*arguments: str):
+    return json.loads(invoke(*arguments, "--json"))
 
 
 def wait_for(what: Callable[[], bool], shown: Callable[[], object]) -> None:
@@ -92,9 +92,9 @@ class Tour:
 
     def type(self, line: str) -> str:
         assignment = re.fullmatch(r"(\w+)=\$\((.+)\)", line)
-        words = shlex.split(assignment[2] if assignment else line, comments=True)
-        assert words.pop(0) == "./run"
-        printed = invoke(*(self.known.get(word, word) for word in words))
+        arguments = shlex.split(assignment[2] if assignment else line, comments=True)
+        assert arguments.pop(0) == "./run"
+        printed = invoke(*(self.known.get(argument, argument) for argument in arguments))
         if assignment:
             self.known[f"${assignment[1]}"] = printed.strip()
         return printed

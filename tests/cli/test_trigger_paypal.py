@@ -29,8 +29,8 @@ def trigger(run, organization_id, sandbox):
     """A function that runs `trigger paypal` and returns the body of the event sent."""
 
     def send(event: str, *options: str) -> bytes:
-        words = ("trigger", "paypal", event, "--org", organization_id, *options, "--json")
-        code, out, err = run(*words)
+        arguments = ("trigger", "paypal", event, "--org", organization_id, *options, "--json")
+        code, out, err = run(*arguments)
         assert (code, err) == (0, "")
         (delivery,) = json.loads(out)
         sent = sandbox.control("GET", f"/paypal/events/{delivery['event_id']}")
@@ -163,8 +163,17 @@ def test_trigger_refuses_an_amount_for_a_payment_that_has_one(run, trigger, orga
         ),
         ("--again", "--again repeats a payment with its amount; leave out --amount"),
     ):
-        words = ("trigger", "paypal", COMPLETED, "--org", organization_id, "--amount", "5", option)
-        assert run(*words) == (1, "", f"holdfast: {line}\n")
+        arguments = (
+            "trigger",
+            "paypal",
+            COMPLETED,
+            "--org",
+            organization_id,
+            "--amount",
+            "5",
+            option,
+        )
+        assert run(*arguments) == (1, "", f"holdfast: {line}\n")
 
 
 @pytest.mark.parametrize("event", PAYPAL_EVENTS)
@@ -175,15 +184,15 @@ def test_trigger_sends_each_listed_event_in_a_form_that_we_read(trigger, event):
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("arguments", "line"),
     [
         (("BILLING.SUBSCRIPTION.ACTIVATED", "--org", "org_nope"), "ORGANIZATION_NOT_FOUND"),
         ((COMPLETED, "--org", "ORG", "--outcome", "won"), f"--outcome is for {RESOLVED} only"),
         (("PAYMENT.NOPE", "--org", "ORG"), "unknown event 'PAYMENT.NOPE'; there are BILLING."),
     ],
 )
-def test_trigger_sends_nothing_when_it_refuses(run, organization_id, sandbox, words, line):
-    given = [organization_id if word == "ORG" else word for word in words]
+def test_trigger_sends_nothing_when_it_refuses(run, organization_id, sandbox, arguments, line):
+    given = [organization_id if argument == "ORG" else argument for argument in arguments]
     code, out, err = run("trigger", "paypal", *given)
     assert (code, out) == (1, "")
     assert line in err

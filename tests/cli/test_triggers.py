@@ -33,8 +33,8 @@ def trigger(run, sandbox, processes, monkeypatch, tmp_path):
     before = sandbox.info.get("target", "")
     sandbox.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
 
-    def invoke(*words: str):
-        code, out, err = run("trigger", *words, "--json")
+    def invoke(*arguments: str):
+        code, out, err = run("trigger", *arguments, "--json")
         assert code == 0, err
         return json.loads(out)
 

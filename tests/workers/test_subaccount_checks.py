@@ -354,8 +354,8 @@ def data_in(printed: str):
 
 def test_enforce_command_says_what_it_found_and_repaired(world, customer, sid, holdfast):
     set_at_twilio(world, sid, status="suspended")
-    words = ("org", "enforce", customer.id, "--why", "x", "--by", "ann")
-    code, printed = holdfast(*words, world=world)
+    arguments = ("org", "enforce", customer.id, "--why", "x", "--by", "ann")
+    code, printed = holdfast(*arguments, world=world)
     assert f"subaccount {sid}: repaired; Twilio reported suspended, and it is active now" in printed
     assert f"subaccount {customer.sids[1]}: in line, active" in printed
     assert code == 0
@@ -363,8 +363,8 @@ def test_enforce_command_says_what_it_found_and_repaired(world, customer, sid, h
 
 def test_enforce_command_fails_when_a_subaccount_is_unusable(world, customer, sid, holdfast):
     set_at_twilio(world, sid, status="closed")
-    words = ("org", "enforce", customer.id, "--why", "x", "--by", "ann", "--json")
-    code, printed = holdfast(*words, world=world)
+    arguments = ("org", "enforce", customer.id, "--why", "x", "--by", "ann", "--json")
+    code, printed = holdfast(*arguments, world=world)
     shown = data_in(printed)
     assert code == 1
     assert shown["subscription_state"] == "active"
@@ -381,8 +381,8 @@ def test_enforce_command_fails_when_a_subaccount_is_unusable(world, customer, si
 
 
 def test_enforce_command_is_no_success_without_a_worker(customer, holdfast):
-    words = ("org", "enforce", customer.id, "--why", "x", "--wait", "0.3")
-    code, printed = holdfast(*words)
+    arguments = ("org", "enforce", customer.id, "--why", "x", "--wait", "0.3")
+    code, printed = holdfast(*arguments)
     assert code == 1
     assert printed.count("not done yet") == 2
 
