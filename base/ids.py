@@ -15,7 +15,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 #: an id.
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 #: Bit positions of the pairs in the time, and in the random part that follows it.
-_TIME_SHIFTS, _CHANCE_SHIFTS = range(40, -1, -10), range(70, -1, -10)
+_TIME_SHIFTS, _RANDOM_SHIFTS = range(40, -1, -10), range(70, -1, -10)
 #: Characters of an id's time, which follow the underscore.
 INSTANT_LENGTH = 2 * len(_TIME_SHIFTS)
 
@@ -32,10 +32,10 @@ def new_id(kind: str) -> str:
 def new_ids(kind: str, count: int) -> list[str]:
     """Make several ids of the same instant, which is faster than one at a time."""
     made_at = _digits(time.time_ns() // 1_000_000, _TIME_SHIFTS)
-    chance = secrets.token_bytes(10 * count)
+    random_bytes = secrets.token_bytes(10 * count)
     return [
         f"{kind}_{made_at}"
-        f"{_digits(int.from_bytes(chance[start : start + 10], 'big'), _CHANCE_SHIFTS)}"
+        f"{_digits(int.from_bytes(random_bytes[start : start + 10], 'big'), _RANDOM_SHIFTS)}"
         for start in range(0, 10 * count, 10)
     ]
 
@@ -43,7 +43,7 @@ def new_ids(kind: str, count: int) -> list[str]:
 def first_id(kind: str, made_at: datetime) -> str:
     """Return the lowest id that can have been made at this instant."""
     made = _digits(int(made_at.timestamp() * 1000), _TIME_SHIFTS)
-    return f"{kind}_{made}{_digits(0, _CHANCE_SHIFTS)}"
+    return f"{kind}_{made}{_digits(0, _RANDOM_SHIFTS)}"
 
 
 def _digits(number: int, shifts: range) -> str:

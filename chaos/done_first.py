@@ -56,7 +56,7 @@ class DoneFirst(Executor):
 def main() -> None:
     """Process queues as the run's other workers do, but with the executor `DoneFirst`."""
     vars(process)["Executor"] = DoneFirst
-    worker.work(*worker.parsed(sys.argv[1:]))
+    worker.work(*worker.parse_arguments(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from chaos.scene import Client, Scene
 
 #: Seconds between two calls.
 _EVERY_SECONDS = (3.0, 6.0)
-#: Share of their messages that are lost, and share of the calls that ignore Vapi's order to end, so
-#: that Twilio must end them.
+#: Share of these calls' messages that are lost. Share of the calls that ignore Vapi's order to end,
+#: so that Twilio must end them.
 _LOST_SHARE = 0.15
 _DEAF_SHARE = 0.2
 
@@ -23,22 +23,22 @@ _DEAF_SHARE = 0.2
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield the thread's name and the function that it runs until it is stopped."""
     if scene.with_holds and scene.overlong is not None:
-        yield "overlong", partial(_notify, scene, scene.overlong)
+        yield "overlong", partial(_start_calls, scene, scene.overlong)
 
 
-def _notify(scene: Scene, client: Client) -> None:
+def _start_calls(scene: Scene, client: Client) -> None:
     chance = scene.chance("overlong")
     while not scene.stopping.is_set():
-        asked = _call(client, deaf=chance.random() < _DEAF_SHARE)
-        call_id = scene.post.control("POST", "/vapi/calls", asked)["id"]
-        # Its duration is charged like that of any other call.
+        body = _new_call(client, deaf=chance.random() < _DEAF_SHARE)
+        call_id = scene.post.control("POST", "/vapi/calls", body)["id"]
+        # Recorded as "phone" too, because it is charged like any other call.
         for what in ("phone", "overlong"):
             scene.journal.asked(what, client.organization_id, call_id)
         scene.asked += 1
         scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
 
 
-def _call(client: Client, *, deaf: bool) -> dict[str, Any]:
+def _new_call(client: Client, *, deaf: bool) -> dict[str, Any]:
     return {
         "direction": "inbound",
         "number_id": client.number_id,

@@ -8,8 +8,8 @@ from chaos.facts import Facts, Problem
 from chaos.load import OVERLOADED
 from domain.calls.metering import OVERDUE_SECONDS
 
-#: Seconds within which the rounds of ending a call reach Vapi, and then Twilio.
-_ROUNDS_SECONDS = 10.0
+#: Seconds that the orders to end a call take: first to Vapi, then to Twilio.
+_ORDERS_SECONDS = 10.0
 #: Seconds by which faults may delay the end: a worker frozen past its lease, and restarts.
 _FAULTS_SECONDS = 90.0
 #: Seconds by which the product's meter and the sandbox's clock may differ.
@@ -25,10 +25,14 @@ def overlong(facts: Facts) -> Iterator[Problem]:
     for organization_id, provider_call_id in facts.story.of("overlong"):
         call = facts.calls[provider_call_id]
         due = call["longest_seconds"] + OVERDUE_SECONDS
-        named = f"overlong {provider_call_id} of {organization_id}: talked {call['seconds']:.1f} s"
-        is_late = call["seconds"] > due + _ROUNDS_SECONDS + _FAULTS_SECONDS
+        description = (
+            f"overlong {provider_call_id} of {organization_id}: talked {call['seconds']:.1f} s"
+        )
+        is_late = call["seconds"] > due + _ORDERS_SECONDS + _FAULTS_SECONDS
         if is_late and facts.load_of_each_core <= OVERLOADED:
-            yield Problem("lost", f"{named}, and had to end after {due:g} s", (provider_call_id,))
+            yield Problem(
+                "lost", f"{description}, and had to end after {due:g} s", (provider_call_id,)
+            )
         is_alerted = (organization_id, calls.get(provider_call_id)) in alerts
         if call["seconds"] > due + _DIFFERENCE_SECONDS and not is_alerted:
-            yield Problem("lost", f"{named}, and no alert was raised", (provider_call_id,))
+            yield Problem("lost", f"{description}, and no alert was raised", (provider_call_id,))

@@ -26,8 +26,8 @@ from db.models.calls import IS_LIVE, Call
 log = get_logger(__name__)
 M = TypeVar("M", bound=Base)
 
-#: A wallet's lock that takes longer than this, in seconds, is logged. Such a wait delays the money
-#: of one organization, and at twice this time the server gives up.
+#: A longer wait for a wallet's lock, in seconds, is logged. Such a wait delays the money of one
+#: organization. After twice this time, the server cancels the statement.
 LOCK_WAIT_SECONDS = 1.0
 
 

@@ -17,7 +17,7 @@ from domain.payments import disputes, payments
 _ERROR_LENGTH_MAX = 500
 
 
-def take_in(session: Session, event: LockedEvent, report: Report, now: datetime) -> str:
+def apply_inbox_event(session: Session, event: LockedEvent, report: Report, now: datetime) -> str:
     """Apply an inbox event and mark it; return "handled" or "ignored".
 
     Replay: an event that was handled is not changed.
@@ -27,8 +27,8 @@ def take_in(session: Session, event: LockedEvent, report: Report, now: datetime)
     if isinstance(report, OtherReport):
         event.outcome = "ignored"
     elif isinstance(report, CallReport):
-        ours = apply_report(session, report, event.received_at, now)
-        event.outcome = "handled" if ours else "ignored"
+        is_known = apply_report(session, report, event.received_at, now)
+        event.outcome = "handled" if is_known else "ignored"
     else:
         if isinstance(report, PaymentReport):
             payments.stage_reported_refresh(session, report)
@@ -69,8 +69,9 @@ def alert_differs(
 ) -> None:
     """Raise an alert: a known event arrived again with a different body.
 
-    A sender may have a genuine signature. PayPal's covers only a CRC32 of the body, but all of the
-    transmission's id, so many forgeries raise one alert. Replay: an active alert is not changed.
+    A forged body may come with a genuine signature, because PayPal's signature covers only a CRC32
+    of the body. It covers the whole transmission id. Therefore all forgeries that reuse one
+    signature raise one alert. Replay: an active alert is not changed.
     """
     raise_alert(
         session,

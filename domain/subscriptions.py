@@ -71,9 +71,9 @@ def apply_event(
     if event.closing:
         subscription.closing_reported_at = now
     session.flush()
-    done = enforce_entitlement(session, organization_id, now)
+    enforcement = enforce_entitlement(session, organization_id, now)
     _stage_refresh(session, organization_id, event)
-    return done
+    return enforcement
 
 
 def _stage_refresh(
@@ -129,10 +129,10 @@ def record_refresh(
     if subscription.reports != refresh.reports and facts.status in _OPEN:
         return None
     if _contradicts(subscription, facts):
-        wait_seconds = _until_asked_again(subscription, now)
+        wait_seconds = _seconds_to_next_read(subscription, now)
         if wait_seconds is not None:
             return wait_seconds
-    _believe(subscription, facts, now)
+    _accept(subscription, facts, now)
     clear_unsettled(session, facts.external_id, organization_id, now)
     if facts.status is SubscriptionStatus.PAST_DUE and subscription.past_due_since == now:
         subscription.grace_seconds = grace_seconds
@@ -188,17 +188,17 @@ def _contradicts(subscription: Subscription, facts: SubscriptionFacts) -> bool:
     return not agrees and newer
 
 
-def _until_asked_again(subscription: Subscription, now: datetime) -> float | None:
+def _seconds_to_next_read(subscription: Subscription, now: datetime) -> float | None:
     """Return the seconds until the next read, or None if the response is now accepted.
 
     The decision depends on elapsed time, not on the number of responses, because several refreshes
     may give many at once.
     """
-    # A later time was written before the clock was set back. The wait then begins again.
+    # If the stored time is later than now, the clock was set back, and the wait begins again.
     subscription.contradicted_at = min(subscription.contradicted_at or now, now)
     elapsed = (now - subscription.contradicted_at).total_seconds()
-    asked_at = accumulate(CONTRADICTION_WAITS_SECONDS)
-    return next((instant - elapsed for instant in asked_at if instant > elapsed), None)
+    read_times = accumulate(CONTRADICTION_WAITS_SECONDS)
+    return next((instant - elapsed for instant in read_times if instant > elapsed), None)
 
 
 def _enforce_at_end_of_grace(session: Session, subscription: Subscription) -> None:
@@ -213,7 +213,7 @@ def _enforce_at_end_of_grace(session: Session, subscription: Subscription) -> No
         )
 
 
-def _believe(subscription: Subscription, facts: SubscriptionFacts, now: datetime) -> None:
+def _accept(subscription: Subscription, facts: SubscriptionFacts, now: datetime) -> None:
     if facts.status is SubscriptionStatus.PAST_DUE:
         subscription.past_due_since = subscription.past_due_since or now
     else:

@@ -1,7 +1,7 @@
-"""Prepares a database: migrates it as its owner and creates the login that serves.
+"""Prepares a database: migrates it as its owner and creates the serving login.
 
-The serving login cannot bypass the ledger's guards. On a laptop, one superuser address is enough:
-the serving login is then derived from it.
+The processes use the serving login, which cannot bypass the ledger's guards. On a laptop, one
+superuser address is enough: the serving login is then derived from it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ APP_ROLE = "holdfast_app"
 
 @dataclass(frozen=True)
 class DatabaseUrls:
-    """The owner's address (None if only the serving one is known) and the serving one."""
+    """The owner's address (None if unknown) and the address of the serving login."""
 
     owner_url: str | None
     app_url: str
@@ -66,7 +66,7 @@ def derive_app_url(owner_url: str, password: str) -> str:
 
 
 def give_password(owner_url: str, app_url: str) -> None:
-    """Set holdfast_app's password to the one in its address, if it has one."""
+    """Set holdfast_app's password to the one in `app_url`, if that contains one."""
     parts = urlsplit(app_url)
     if unquote(parts.username or "") == APP_ROLE and parts.password:
         set_password(owner_url, APP_ROLE, unquote(parts.password))

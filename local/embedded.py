@@ -44,7 +44,7 @@ _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
 @dataclass(frozen=True)
-class Keep:
+class RestartCallbacks:
     """Callbacks for a server that died and for a server that runs again."""
 
     on_exit: OnExit | None = None
@@ -77,7 +77,7 @@ class EmbeddedServers:
         fast: bool = False,
         postgres_bin: Path | None = None,
         redis_bin: Path | None = None,
-        keep: Keep | None = None,
+        keep: RestartCallbacks | None = None,
         postgres_environment: Mapping[str, str] | None = None,
     ) -> None:
         self._wanted_state = state.absolute()
@@ -87,8 +87,8 @@ class EmbeddedServers:
         self._postgres_bin = postgres_bin
         self._redis_bin = redis_bin
         self._keep = keep
-        # Set by /usr/bin/env for PostgreSQL only. The program that changes the account runs before
-        # that, and must not inherit these variables.
+        # Set by /usr/bin/env for PostgreSQL only. The program that switches the
+        # operating system user runs before that, and must not inherit these variables.
         self._postgres_env = [
             f"{name}={value}" for name, value in (postgres_environment or {}).items()
         ]
@@ -191,8 +191,8 @@ class EmbeddedServers:
     # -- the servers ------------------------------------------------------------------------------
 
     def _start_postgres(self) -> str:
-        found = find_postgres(self._postgres_bin) / "postgres"
-        program = usable_by(self._account, found, self._state)
+        postgres = find_postgres(self._postgres_bin) / "postgres"
+        program = usable_by(self._account, postgres, self._state)
         data = self._state / "postgres"
         password_file = self._state / "postgres.password"
         if (data / "PG_VERSION").exists():

@@ -94,9 +94,9 @@ def _info_file(state: Path) -> Path:
 
 
 def _usual_port(path: Path) -> int:
-    """Return the port that the file names if it is free; otherwise note another one.
+    """Return the port that the file names if it is free; otherwise store another one.
 
-    The addresses of live calls, which the database has, contain the port.
+    The database stores addresses of live calls, and these contain the port.
     """
     try:
         return port_to_serve("127.0.0.1", int(path.read_text()))

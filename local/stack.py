@@ -23,7 +23,7 @@ from db.processes import list_processes
 from db.redis.client import connect
 from local import ROOT
 from local.databases import DatabaseUrls, prepare, recreate
-from local.embedded import EmbeddedServers, Keep, ServerUrls
+from local.embedded import EmbeddedServers, RestartCallbacks, ServerUrls
 from local.log_lines import LineFormat, aligned, coloured, json_line
 from local.ports import faults_at, is_answering, port_to_serve
 from local.sandbox import sandbox_env, start_sandbox
@@ -77,7 +77,7 @@ class Stack:
         self.supervisor = Supervisor(
             logs, on_exit, on_restart, _line_format(log_format or settings.log_format)
         )
-        self._keep = Keep(on_exit, on_restart)
+        self._keep = RestartCallbacks(on_exit, on_restart)
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),

@@ -1,7 +1,7 @@
 """Runs the production worker with shorter waits, for the demo and fault runs.
 
-Production runs `holdfast worker`, whose waits are constants. This entry exists so that a run on one
-machine does not have to wait for minutes. It is the only way to change the waits of a process.
+Production runs `holdfast worker`, whose waits are constants. This module exists so that a run on
+one machine does not have to wait for minutes. It is the only way to change the waits of a process.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from workers.provider_waits import ProviderWaits
 
 def worker_arguments(queues: Iterable[str], threads: int, waits: ProviderWaits) -> list[str]:
     """Return the arguments of the process `python -m local.worker`."""
-    of_queues = [part for queue in queues for part in ("--queue", queue)]
-    return [*of_queues, "--threads", str(threads), "--waits", json.dumps(asdict(waits))]
+    queue_options = [part for queue in queues for part in ("--queue", queue)]
+    return [*queue_options, "--threads", str(threads), "--waits", json.dumps(asdict(waits))]
 
 
 def work(queues: set[Queue], threads: int, waits: ProviderWaits) -> None:
@@ -32,15 +32,15 @@ def work(queues: set[Queue], threads: int, waits: ProviderWaits) -> None:
     process.serve(settings, queues, threads, waits=waits)
 
 
-def parsed(arguments: list[str]) -> tuple[set[Queue], int, ProviderWaits]:
+def parse_arguments(arguments: list[str]) -> tuple[set[Queue], int, ProviderWaits]:
     """Return the queues, threads and waits that `worker_arguments` wrote."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--queue", action="append", type=Queue, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--waits", type=json.loads, required=True)
-    asked = parser.parse_args(arguments)
-    return set(asked.queue), asked.threads, ProviderWaits(**asked.waits)
+    options = parser.parse_args(arguments)
+    return set(options.queue), options.threads, ProviderWaits(**options.waits)
 
 
 if __name__ == "__main__":
-    work(*parsed(sys.argv[1:]))
+    work(*parse_arguments(sys.argv[1:]))

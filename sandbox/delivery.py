@@ -83,8 +83,8 @@ class Courier:
         try:
             async with asyncio.timeout(limit_seconds):
                 return await self._try(parcel, 1)
-        except TimeoutError as late:
-            result = _attempted(parcel, 1) | {"error": type(late).__name__}
+        except TimeoutError as error:
+            result = _attempted(parcel, 1) | {"error": type(error).__name__}
             self.recent.append(result)
             return result
 

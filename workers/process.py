@@ -50,7 +50,7 @@ _METER_STOP_SECONDS = 6
 #: server's limit for this query, and far shorter than a job's. While one thread waits, no other
 #: thread queries.
 _TAKE_SECONDS = 3.0
-#: Connections for that: one for each of the fallback's two kinds of jobs.
+#: Connections for these queries: one for each of the fallback's two kinds of jobs.
 _TAKE_CONNECTIONS = 2
 #: Further connections of a safety worker: the meter's, and those of the fallback's threads.
 _SAFETY_CONNECTIONS = 1 + FALLBACK_THREADS
@@ -74,7 +74,7 @@ def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> Noti
         heartbeat_timeout=_HEARTBEAT_TIMEOUT_MS,
     )
     limits = {job.name: job.limit_seconds for job in JOB_TYPES.values()}
-    of_job = {job.name: str(job.queue) for job in JOB_TYPES.values()}
+    queue_of = {job.name: str(job.queue) for job in JOB_TYPES.values()}
 
     def execute(job_id: str) -> None:
         # The outcome is not returned, because Dramatiq logs a warning for every returned value.
@@ -85,7 +85,7 @@ def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> Noti
             execute,
             broker=broker,
             actor_name=name,
-            queue_name=of_job.get(name, str(Queue.MAINTENANCE)),
+            queue_name=queue_of.get(name, str(Queue.MAINTENANCE)),
             priority=0,
             options={"time_limit": limits.get(name, _UNKNOWN_LIMIT_SECONDS) * 1000},
         )
@@ -155,8 +155,8 @@ def serve(
     heartbeat.stop()
     notifier.close()
     if unfinished:
-        # Their transactions end with the process. Their leases are left to expire, because no one
-        # knows what their requests did at the provider.
+        # Their transactions end with the process. Their leases are left to expire, because it
+        # is unknown what their requests did at the provider.
         log.error("worker_stopped_with_unfinished_jobs", jobs=unfinished, worker=name)
         os._exit(1)
     broker.close()

@@ -36,7 +36,7 @@ CALL_MISSING = Code(
 CONTROL_URL = Code(
     "CONTROL_URL",
     502,
-    "The control address that was reported for the call is not Vapi's.",
+    "The control URL that was reported for the call is not Vapi's.",
     "Nothing is sent there. The call is ended at Twilio instead.",
     money="The call's actual duration is charged.",
 )

@@ -30,7 +30,7 @@ NAMESPACE = "dramatiq"
 #: Redis was emptied. If it names another process, Redis was restarted or a replica was promoted.
 EPOCH_KEY = "holdfast:epoch"
 #: Most jobs that may wait in a process for their notification. The relay notifies of all others.
-_RINGER_CAPACITY = 10_000
+_NOTIFIER_CAPACITY = 10_000
 #: Most jobs that are sent to Redis in one round trip.
 _PUSH_MAX = 500
 
@@ -93,10 +93,12 @@ def _following(plain: Any) -> Any:
             except (redis.RedisError, OSError):
                 raise
             except Exception as error:
-                # The server did not greet as Redis does. redis-py closes the connection only after
-                # its own errors. After this one, it would use the connection.
+                # The server did not greet as Redis does. redis-py closes a connection only after
+                # its own errors. After any other error, it would use the connection.
                 self.disconnect()
-                raise redis.ConnectionError(f"no greeting of Redis: {error!r}") from error
+                raise redis.ConnectionError(
+                    f"the server does not greet as Redis does: {error!r}"
+                ) from error
 
         def read_response(self, *arguments: Any, **options: Any) -> Any:
             try:
@@ -106,7 +108,7 @@ def _following(plain: Any) -> Any:
                 if not isinstance(error, redis.ReadOnlyError) and "-READONLY" not in str(error):
                     raise
                 self.disconnect()
-                raise redis.ConnectionError(f"left: {error}") from None
+                raise redis.ConnectionError(f"the server is read-only: {error}") from None
 
     return Following
 
@@ -164,12 +166,12 @@ class Notifier:
         self._waiting: queue.SimpleQueue[Staged | None] = queue.SimpleQueue()
         self._dropped = 0
         self._next_log = 0.0
-        self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
         self._thread.start()
 
     def notify(self, staged: list[Staged]) -> None:
         """Queue the jobs for notification and return at once."""
-        if self._waiting.qsize() > _RINGER_CAPACITY:
+        if self._waiting.qsize() > _NOTIFIER_CAPACITY:
             self._drop(len(staged))
             return
         for job in staged:

@@ -36,9 +36,9 @@ class AlertKind(StrEnum):
     EVENT_DIFFERS = "event_differs"
     #: A message of an authenticated provider (the subject) was refused because it is too large.
     EVENT_TOO_LARGE = "event_too_large"
-    #: The provider's response about a payment or a refund (the subject) cannot be settled here.
+    #: A payment or refund (the subject) cannot be settled with the provider's response.
     PAYMENT_UNSETTLED = "payment_unsettled"
-    #: The provider's response about a dispute (the subject) cannot be settled here.
+    #: A dispute (the subject) cannot be settled with the provider's response.
     DISPUTE_UNSETTLED = "dispute_unsettled"
     #: A call (the subject) continues although its provider was ordered to end it or cannot be
     #: reached. Cleared when the provider reports that the call is over, or when it is settled.
@@ -66,9 +66,8 @@ class AlertKind(StrEnum):
     JOB_DEAD = "job_dead"
     #: A verified event (the subject) cannot be parsed; nothing has been done about it.
     EVENT_UNREADABLE = "event_unreadable"
-    #: The provider's response about a subscription (the subject) cannot be settled here, for
-    #: example because it names no known organization. Cleared when a later response can be
-    #: settled.
+    #: A subscription (the subject) cannot be settled with the provider's response, for example
+    #: because that names no known organization. Cleared when a later response settles it.
     SUBSCRIPTION_UNSETTLED = "subscription_unsettled"
     #: A number or an assistant (the subject) connected a call without requesting its admission.
     ENTRY_POINT_UNASKED = "door_unasked"
@@ -154,8 +153,10 @@ def clear_alerts(
     Without subjects, all alerts of the kind are cleared.
     """
     # None matches None: alerts about the whole system have no organization.
-    whose = Alert.organization_id.is_not_distinct_from(organization_id)
-    statement = update(Alert).where(Alert.kind == str(kind), whose, Alert.cleared_at.is_(None))
+    is_of_organization = Alert.organization_id.is_not_distinct_from(organization_id)
+    statement = update(Alert).where(
+        Alert.kind == str(kind), is_of_organization, Alert.cleared_at.is_(None)
+    )
     if subjects:
         statement = statement.where(Alert.subject.in_(subjects))
     cleared = session.scalars(

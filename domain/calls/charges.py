@@ -42,14 +42,15 @@ def charge_for(session: Session, call: Call, facts: CallFacts, duration_ms: int)
     return CallCharge(cost_micros, full_micros - cost_micros)
 
 
-def stated_ms(call: Call, facts: CallFacts, by: str) -> int | None:
+def stated_ms(call: Call, facts: CallFacts, source: str) -> int | None:
     """Return the talk time that the provider states, in ms; None if it states none.
 
-    A duration above zero counts, whatever the reason for the end is.
+    A duration above zero counts, whatever the reason for the end is. `source` is the job or report
+    that brought the facts; "look" is a refresh.
     """
     if facts.duration_ms:
         return facts.duration_ms
-    if facts.never_connected or _was_not_answered(call, facts, by):
+    if facts.never_connected or _was_not_answered(call, facts, source):
         return 0
     return facts.duration_ms
 
@@ -82,7 +83,7 @@ def metered_ms(call: Call) -> int | None:
     return min(max(0, metered), CALL_DURATION_MS_MAX)
 
 
-def _was_not_answered(call: Call, facts: CallFacts, by: str) -> bool:
+def _was_not_answered(call: Call, facts: CallFacts, source: str) -> bool:
     """Return whether the caller hung up before the call was answered.
 
     Vapi's call object then has an end, but no start, no cost and no unreadable value. No earlier
@@ -90,5 +91,6 @@ def _was_not_answered(call: Call, facts: CallFacts, by: str) -> bool:
     whole object. Source: Vapi's call object.
     """
     has_end_only = facts.ended_at is not None and facts.duration_ms is None
-    is_sound = not facts.provider_cost_micros and not facts.anomalies
-    return by == "look" and has_end_only and call.started_at is None and is_sound
+    is_free_and_readable = not facts.provider_cost_micros and not facts.anomalies
+    never_started = has_end_only and call.started_at is None
+    return source == "look" and never_started and is_free_and_readable

@@ -16,8 +16,8 @@ from base.facts import CALL_DURATION_MS_MAX
 from domain.calls.rates import Rate
 from domain.calls.settings import DURATION_SECONDS_MAX, Terms
 
-#: How many seconds early a call is due. A tick that is this late still extends the hold, or ends
-#: the call, a whole margin before the hold is used up.
+#: A call is due this many seconds before it must be extended or ended. Therefore a tick that is
+#: this late still acts a whole margin before the hold is used up.
 LEAD_SECONDS = 2.0
 #: How many seconds past its maximum duration a call is ended.
 OVERDUE_SECONDS = 5.0
@@ -114,20 +114,20 @@ def share_out(
     for call in calls:
         call.longest_seconds = _longest_seconds(call, terms)
     _take_back(calls, overlent_micros)
-    pot, room = max(0, available_micros), max(0, debt_room_micros)
-    for place, call in enumerate(sorted(calls, key=lambda one: one.left_seconds)):
-        sharing = len(calls) - place
+    available, debt_room = max(0, available_micros), max(0, debt_room_micros)
+    for served, call in enumerate(sorted(calls, key=lambda one: one.left_seconds)):
+        sharing = len(calls) - served
         if call.can_extend and _spare_seconds(call, terms) <= 0:
-            pot -= _cover(call, terms, pot, sharing, call.give)
+            available -= _cover(call, terms, available, sharing, call.give)
         if _spare_seconds(call, terms) <= 0:
-            room -= _cover(call, terms, room, sharing, call.lend)
+            debt_room -= _cover(call, terms, debt_room, sharing, call.lend)
     for call in calls:
         spare_seconds = _spare_seconds(call, terms)
         overdue_seconds = call.elapsed_seconds - call.limit_seconds - OVERDUE_SECONDS
         is_covered_whole = call.covered_seconds >= call.longest_seconds
         call.past_limit = overdue_seconds >= 0 or (spare_seconds <= 0 and is_covered_whole)
         call.end = call.past_limit or spare_seconds <= 0
-        left_over = room + pot if call.can_extend else room
+        left_over = debt_room + available if call.can_extend else debt_room
         seconds_to_end = spare_seconds + _share_seconds(call, left_over, len(calls))
         warns = terms.warn_before_seconds > 0 and not call.warned and not call.end
         call.warn = warns and seconds_to_end <= terms.warn_before_seconds
@@ -176,21 +176,23 @@ def _spare_seconds(call: Metered, terms: Terms) -> float:
     return call.left_seconds - terms.margin_seconds - LEAD_SECONDS
 
 
-def _cover(call: Metered, terms: Terms, pot: int, sharing: int, take: Callable[[int], None]) -> int:
-    """Pay a call's next step from a pot that `sharing` calls share; return its price.
+def _cover(
+    call: Metered, terms: Terms, shared_micros: int, sharing: int, take: Callable[[int], None]
+) -> int:
+    """Pay a call's next step from money that `sharing` calls share; return its price.
 
-    If the pot does not pay for one increment, return 0 and cover nothing.
+    If the money does not pay for one increment, return 0 and cover nothing.
     """
     # One step is not enough if the tick is late by more than a step, or if a step is shorter than
     # the margin.
     behind_seconds = math.floor(-_spare_seconds(call, terms)) + 1
     step = call.price_of(max(terms.step_seconds, behind_seconds))
     increment = call.price_of(call.rate.increment_seconds)
-    if step * sharing <= pot:
+    if step * sharing <= shared_micros:
         price = step
-    elif increment <= pot:
-        share = max(increment, pot // sharing)
-        more_seconds = _share_seconds(call, min(share, pot), 1)
+    elif increment <= shared_micros:
+        share = max(increment, shared_micros // sharing)
+        more_seconds = _share_seconds(call, min(share, shared_micros), 1)
         price = call.price_of(more_seconds)
     else:
         price = 0
@@ -199,7 +201,7 @@ def _cover(call: Metered, terms: Terms, pot: int, sharing: int, take: Callable[[
     return price
 
 
-def _share_seconds(call: Metered, pot: int, sharing: int) -> int:
-    """Return the additional seconds that a call's share of a pot pays for."""
-    paid = call.rate.seconds_for(call.hold_micros + call.debt_micros + pot // sharing)
+def _share_seconds(call: Metered, shared_micros: int, sharing: int) -> int:
+    """Return the additional seconds that a call's share of the money pays for."""
+    paid = call.rate.seconds_for(call.hold_micros + call.debt_micros + shared_micros // sharing)
     return max(0, paid - call.covered_seconds)

@@ -33,8 +33,8 @@ def new_pairing_token() -> str:
 
 def fail_open_token(key: str, organization_id: str, call_id: str, provider_call_id: str) -> str:
     """Sign the ids of one call that is admitted without the database."""
-    named = "\0".join((organization_id, call_id, provider_call_id))
-    return hmac.new(key.encode(), named.encode(), sha256).hexdigest()
+    ids = "\0".join((organization_id, call_id, provider_call_id))
+    return hmac.new(key.encode(), ids.encode(), sha256).hexdigest()
 
 
 def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | None:
@@ -45,7 +45,7 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
     """
     found = call_of_provider(session, facts.external_id)
     if found is None:
-        found = _reservation_named(session, facts)
+        found = _named_reservation(session, facts)
     if found is None and facts.call_id:
         # Another report may have paired the reservation after the first read. The call then has the
         # provider's call id.
@@ -85,7 +85,7 @@ def fail_open_organization(session: Session, facts: CallFacts) -> str | None:
     return facts.organization_id if _same(expected, facts.pairing_token) else None
 
 
-def _reservation_named(session: Session, facts: CallFacts) -> Call | None:
+def _named_reservation(session: Session, facts: CallFacts) -> Call | None:
     if not (facts.organization_id and facts.call_id and facts.pairing_token):
         return None
     key = (facts.organization_id, facts.call_id)

@@ -79,8 +79,8 @@ def permit(
     # Read under the wallet's lock, so that two simultaneous requests for a contact create one hold.
     known = _open_permission(session, organization_id, ask)
     if known is not None:
-        # Marks the permission as reported, so that withdrawing a late first answer does not undo
-        # it.
+        # The first answer may come too late and be withdrawn. A permission that is marked as seen
+        # is not withdrawn with it.
         known.seen_at = now
         refusal = CALL_SETTLED if known.end_decided_at is not None else None
         return Permission(organization_id, known.id, refusal)

@@ -72,7 +72,9 @@ def reserve_for_call(
         return _refused(INVALID_DURATION)
     known = session.get(Call, (organization_id, call_id), populate_existing=True)
     if known is not None:
-        return _reserved_again(session, known, provider_call_id, seconds=estimated_seconds, now=now)
+        return _repeat_reservation(
+            session, known, provider_call_id, seconds=estimated_seconds, now=now
+        )
     call = Call(
         organization_id=organization_id,
         id=call_id,
@@ -84,18 +86,20 @@ def reserve_for_call(
     )
     other = call_of_provider(session, provider_call_id) if provider_call_id else None
     if other is not None:
-        return _reserved_late(session, call, other, number, seconds=estimated_seconds, now=now)
+        return _reserve_reported_call(
+            session, call, other, number, seconds=estimated_seconds, now=now
+        )
     call.provider_call_id = provider_call_id
-    return _reserved_first(session, call, wallet, number, seconds=estimated_seconds, now=now)
+    return _make_reservation(session, call, wallet, number, seconds=estimated_seconds, now=now)
 
 
-def _reserved_first(
+def _make_reservation(
     session: Session, call: Call, wallet: Wallet, number: str | None, *, seconds: int, now: datetime
 ) -> Reserved:
-    may_not = spending_block(session, call.organization_id, now)
+    block = spending_block(session, call.organization_id, now)
     found = find_rate(session, call.organization_id, CallDirection.OUTBOUND, number)
-    if may_not is not None or found is None:
-        return _refused(may_not.code if may_not else NO_RATE)
+    if block is not None or found is None:
+        return _refused(block.code if block else NO_RATE)
     call.rate_route = found.route
     outcome = open_call(session, call, found.rate, wallet.currency, seconds=seconds, now=now)
     if not outcome.ok:
@@ -103,7 +107,7 @@ def _reserved_first(
     return Reserved(outcome, call, call.pairing_token or "")
 
 
-def _reserved_late(
+def _reserve_reported_call(
     session: Session, call: Call, other: Call, number: str | None, *, seconds: int, now: datetime
 ) -> Reserved:
     """Merge a new reservation into the call that its provider reported first.
@@ -118,10 +122,10 @@ def _reserved_late(
     call.rate_route = found.route if found is not None else other.rate_route
     rate = found.rate if found is not None else rate_of(other)
     insert_call(session, call, rate, other.currency, now)
-    return _paired(session, call, str(other.provider_call_id), seconds=seconds, now=now)
+    return _pair_and_hold(session, call, str(other.provider_call_id), seconds=seconds, now=now)
 
 
-def _reserved_again(
+def _repeat_reservation(
     session: Session,
     known: Call,
     provider_call_id: str | None,
@@ -134,13 +138,13 @@ def _reserved_again(
         known.pairing_token = new_pairing_token()
     if provider_call_id is not None:
         try:
-            return _paired(session, known, provider_call_id, seconds=seconds, now=now)
-        except PairedOtherwise as no:
-            return _refused(no.code)
-    return _held_again(session, known, known, seconds=seconds, now=now)
+            return _pair_and_hold(session, known, provider_call_id, seconds=seconds, now=now)
+        except PairedOtherwise as error:
+            return _refused(error.code)
+    return _hold_again(session, known, known, seconds=seconds, now=now)
 
 
-def _paired(
+def _pair_and_hold(
     session: Session, known: Call, provider_call_id: str, *, seconds: int, now: datetime
 ) -> Reserved:
     """Pair a reservation, and return the outcome for the resulting call.
@@ -148,10 +152,10 @@ def _paired(
     Raises: PairedOtherwise.
     """
     call = pair(session, known, provider_call_id, now)
-    return _held_again(session, known, call, seconds=seconds, now=now)
+    return _hold_again(session, known, call, seconds=seconds, now=now)
 
 
-def _held_again(
+def _hold_again(
     session: Session, known: Call, call: Call, *, seconds: int, now: datetime
 ) -> Reserved:
     call = resolve_merged(session, call)

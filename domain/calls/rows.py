@@ -19,8 +19,8 @@ from domain.calls.rates import Rate
 from domain.jobs.declaration import JobType
 from domain.jobs.staging import stage_many
 
-#: Seconds from the end of its covered time until a hold expires. This is longer than a report takes
-#: to arrive.
+#: Seconds that a hold stays open after the talk time that it covers. This is longer than a report
+#: takes to arrive.
 HOLD_GRACE_SECONDS = 900
 #: How often a call that has not begun is refreshed, in seconds.
 BEGIN_REFRESH_SECONDS = 30

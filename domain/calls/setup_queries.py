@@ -76,10 +76,10 @@ def list_entry_points(
 
     `after` is the kind and id of the previous page's last one. A page has at most PAGE_MAX.
     """
-    place = tuple_(EntryPoint.kind, EntryPoint.external_id)
+    position = tuple_(EntryPoint.kind, EntryPoint.external_id)
     statement = select(EntryPoint).where(EntryPoint.organization_id == organization_id)
     if after is not None:
-        statement = statement.where(place > after)
+        statement = statement.where(position > after)
     rows = session.scalars(
         statement.order_by(EntryPoint.kind, EntryPoint.external_id)
         .limit(min(limit, PAGE_MAX))

@@ -17,15 +17,16 @@ _CALL_CLASSES = {Queue.SAFETY: RequestClass.SAFETY, Queue.BILLING: RequestClass.
 #: hours.
 _OWN = RetryPolicy(attempts=20, base_seconds=1, cap_seconds=900)
 #: For calls to a provider: attempts for about a day, so that nothing is dropped while the provider
-#: is down. All of these jobs read or set a state, so no key can be forgotten meanwhile.
+#: is down. These jobs only read or set a state. They send no idempotency key, which the provider
+#: could forget within a day.
 _PROVIDER = RetryPolicy(attempts=160, base_seconds=1, cap_seconds=600)
 #: As `_PROVIDER`, but with waits of at most 60 s. While a lost request may still take effect, the
 #: subaccount must be read often, also by a job whose earlier attempts failed.
 _CONVERGE = RetryPolicy(attempts=1_500, base_seconds=1, cap_seconds=60)
 #: Failed attempts after which the actor gives up if Vapi does not respond, for a warning and for a
-#: refresh of a call. A late warning is useless, and the next sweep reads the call again.
+#: refresh of a call. A late warning is useless, and `reconcile_calls` stages the next refresh.
 WARN_TRIES = 4
-ASK_TRIES = 4
+REFRESH_TRIES = 4
 #: These policies allow more attempts than the actor uses. The actor gives up by itself, and its job
 #: is done. If the policy ended with them, a worker that is killed in the last attempt would leave a
 #: dead job. An operator would have to check it, although nothing is left to do.
@@ -52,8 +53,8 @@ ENFORCE_ORGANIZATION = JobType(
     death_means="The organization's freeze, campaigns, calls and subaccounts may not match "
     "its money and subscription.",
 )
-#: Time for reading, setting and reading back, and for ending the calls in the subaccount. Each call
-#: to Twilio ends within 7 s, a read within 5 s.
+#: The time limit allows reading, setting and reading back the state, and ending the calls in the
+#: subaccount. Each request to Twilio ends within 7 s, a read within 5 s.
 CONVERGE_TWILIO = JobType(
     "converge_twilio",
     Queue.SAFETY,
@@ -72,8 +73,8 @@ CHECK_SUBACCOUNT = JobType(
     _PROVIDER,
     True,
     15,
-    death_means="A change made at Twilio itself is not seen: a suspended subaccount may have "
-    "been opened there.",
+    death_means="A change made at Twilio itself is not noticed: a suspended subaccount may have "
+    "been reactivated there.",
 )
 #: Stages the checks that are due.
 RECONCILE_TWILIO = JobType(
@@ -84,7 +85,7 @@ RECONCILE_TWILIO = JobType(
     False,
     30,
     death_means="Subaccounts are not checked for changes made at Twilio itself: a suspended "
-    "one may have been opened there.",
+    "one may have been reactivated there.",
 )
 REFRESH_SUBSCRIPTION = JobType(
     "look_at_subscription",
@@ -93,8 +94,8 @@ REFRESH_SUBSCRIPTION = JobType(
     _PROVIDER,
     True,
     15,
-    death_means="The subscription's status was not read: an organization may stay closed, or "
-    "stay open without paying.",
+    death_means="The subscription's status was not read: an organization may stay "
+    "blocked, or may spend without a subscription.",
     refreshes=True,
 )
 REFRESH_PAYMENT = JobType(
@@ -176,7 +177,7 @@ REFRESH_CALL = JobType(
     _REFRESH_POLICY,
     True,
     12,
-    death_means="The provider was not asked about a call: its hold may stay, or its cost may "
+    death_means="A call was not read from the provider: its hold may stay, or its cost may "
     "not be charged.",
     refreshes=True,
 )
@@ -188,7 +189,7 @@ RECONCILE_CALLS = JobType(
     _OWN,
     False,
     30,
-    death_means="Calls without a report were not looked for: holds may stay, and costs may "
+    death_means="Calls without a report were not searched for: holds may stay, and costs may "
     "not be charged.",
 )
 EXPIRE_HOLDS = JobType(

@@ -35,7 +35,7 @@ class TopUpSettingsView:
 
 @dataclass(frozen=True)
 class DecisionView:
-    """A decision. Its amount is the charged one, once it is charged."""
+    """A decision to top up. Its amount is the amount that was charged, once it was."""
 
     decision_id: str
     amount_micros: int

@@ -142,11 +142,11 @@ def settle(
 ) -> WalletOutcome:
     """Bring the ledger in line with what the provider reports of a payment.
 
-    A refund is settled by settlements.settle_refund. Replay: facts that are known already move
-    nothing, in any order. If the balance cannot cover what is taken back, the rest becomes an
-    outstanding amount and freezes the wallet with `refund_shortfall`. Refuses: WALLET_NOT_FOUND,
-    CURRENCY_MISMATCH, INVALID_AMOUNT; IDEMPOTENCY_CONFLICT if the payment belongs to another
-    organization.
+    A refund is settled by settlements.settle_refund. Replay: reports whose money has already moved
+    change nothing, in whatever order they arrive. If the balance cannot cover what is taken back,
+    the rest becomes an outstanding amount and freezes the wallet with `refund_shortfall`. Refuses:
+    WALLET_NOT_FOUND, CURRENCY_MISMATCH, INVALID_AMOUNT; IDEMPOTENCY_CONFLICT if the payment belongs
+    to another organization.
     """
     return call_ledger(
         session,

@@ -67,11 +67,11 @@ def set_thresholds(
         if not 1 <= one <= AMOUNT_MICROS_MAX:
             raise InvalidAmount(f"a threshold is 1 to {AMOUNT_MICROS_MAX} micros, not {one}")
     _lock(session, organization_id)
-    standing = {row.threshold_micros: row for row in thresholds_of(session, organization_id)}
-    gone = standing.keys() - wanted
-    for one in gone:
-        session.delete(standing[one])
-    for one in sorted(wanted - standing.keys()):
+    existing = {row.threshold_micros: row for row in thresholds_of(session, organization_id)}
+    removed = existing.keys() - wanted
+    for one in removed:
+        session.delete(existing[one])
+    for one in sorted(wanted - existing.keys()):
         session.add(
             WalletThreshold(
                 organization_id=organization_id,
@@ -81,9 +81,9 @@ def set_thresholds(
                 set_at=now,
             )
         )
-    if gone:
-        clear_alerts(session, AlertKind.LOW_BALANCE, organization_id, *map(str, gone), now=now)
-    return _written(session, organization_id)
+    if removed:
+        clear_alerts(session, AlertKind.LOW_BALANCE, organization_id, *map(str, removed), now=now)
+    return _read_again(session, organization_id)
 
 
 def rearm_thresholds(
@@ -107,7 +107,7 @@ def rearm_thresholds(
     if rearmed:
         subjects = [str(row.threshold_micros) for row in rearmed]
         clear_alerts(session, AlertKind.LOW_BALANCE, organization_id, *subjects, now=now)
-    return _written(session, organization_id)
+    return _read_again(session, organization_id)
 
 
 def _lock(session: Session, organization_id: str) -> Wallet:
@@ -119,7 +119,7 @@ def _lock(session: Session, organization_id: str) -> Wallet:
     return wallet
 
 
-def _written(session: Session, organization_id: str) -> list[WalletThreshold]:
+def _read_again(session: Session, organization_id: str) -> list[WalletThreshold]:
     """Read the rows again, because triggers may have changed them and the wallet."""
     session.flush()
     session.expire(session.get_one(Wallet, organization_id))

@@ -24,9 +24,11 @@ _SILENT_SECONDS = 1.0
 class SilenceLimit:
     """Limits the safety calls to a silent provider to one thread at a time."""
 
-    def __init__(self, limits: ChannelLimits | None, again_seconds: float) -> None:
-        self._is_shared = limits is not None and limits.channel.call_class is RequestClass.SAFETY
-        self._again_seconds = again_seconds
+    def __init__(self, limits: ChannelLimits | None, retry_seconds: float) -> None:
+        self._is_for_safety = (
+            limits is not None and limits.channel.call_class is RequestClass.SAFETY
+        )
+        self._retry_seconds = retry_seconds
         self._is_silent = False
         # Only the owner can release an RLock. An actor's time limit may interrupt between any two
         # lines, so that `finally` cannot know whether the lock was acquired.
@@ -36,14 +38,18 @@ class SilenceLimit:
     def request(self) -> Iterator[None]:
         """Let one request go out, and note whether it was answered in time.
 
-        Raises: HeldBack, for `again_seconds`, while the provider is silent and another thread waits
+        Raises: HeldBack, for `retry_seconds`, while the provider is silent and another thread waits
         for it.
         """
         began = time.monotonic()
         try:
-            if self._is_silent and self._is_shared and not self._probe_lock.acquire(blocking=False):
+            if (
+                self._is_silent
+                and self._is_for_safety
+                and not self._probe_lock.acquire(blocking=False)
+            ):
                 raise HeldBack(
-                    "it does not answer, and another thread waits for it", self._again_seconds
+                    "the provider is silent, and another thread waits for it", self._retry_seconds
                 )
             yield
             self._is_silent = False

@@ -109,7 +109,7 @@ class TwilioApi:
                 raise OutcomeUnknown("the answer cannot be read") from None
         changed_to = _status_of(account)
         if account.sid != sid or changed_to is None:
-            raise OutcomeUnknown("the answer is about something else")
+            raise OutcomeUnknown("the answer describes another resource")
         return SubaccountFacts(sid, changed_to)
 
     def live_calls(self, sid: str, *, window_seconds: float | None = None) -> list[str]:

@@ -71,7 +71,7 @@ def complete_call(sdk: Client, sid: str, call_sid: str) -> bool:
     except (ValueError, TypeError, AttributeError):
         raise OutcomeUnknown("the answer cannot be read") from None
     if call.sid != call_sid:
-        raise OutcomeUnknown("the answer is about something else")
+        raise OutcomeUnknown("the answer describes another resource")
     return True
 
 

@@ -22,7 +22,8 @@ from providers.http.limits import ChannelLimits
 #: The URL that the SDK requests. A stand-in's URL replaces it.
 TWILIO_URL = "https://api.twilio.com"
 
-#: A resource within a subaccount. The account itself (/Accounts/AC...json) counts for the parent.
+#: The path of a resource within an account. Requests for the account itself (/Accounts/AC...json)
+#: count against the parent's rate limit.
 _WITHIN_AN_ACCOUNT = re.compile(r"/2010-04-01/Accounts/(AC[0-9a-f]{32})/", re.ASCII)
 
 _logger = logging.getLogger("holdfast.twilio")
@@ -61,14 +62,14 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
         something).
         """
         if not uri.startswith(f"{TWILIO_URL}/"):
-            raise ValueError("the SDK asked another host than api.twilio.com")
-        is_question = method.upper() == "GET"
+            raise ValueError("the SDK requested a host other than api.twilio.com")
+        is_read = method.upper() == "GET"
         answer = exchange(
             self._client,
             method,
             f"{self._base_url}{uri[len(TWILIO_URL) :]}",
             limits=self._limits_of(uri),
-            repeatable=is_question,
+            repeatable=is_read,
             deadline=self._deadline,
             params=params or None,
             data=data or None,
@@ -77,9 +78,9 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
         )
         text = answer.body.decode("utf-8", "replace")
         if answer.status < 400 and not _is_object(text):
-            # Something between us and Twilio answered, so it is not known what Twilio did.
-            lost: type[Exception] = ProviderUnavailable if is_question else OutcomeUnknown
-            raise lost("the answer is not a JSON object")
+            # A proxy answered instead of Twilio, so it is unknown what Twilio did.
+            error: type[Exception] = ProviderUnavailable if is_read else OutcomeUnknown
+            raise error("the answer is not a JSON object")
         return Response(answer.status, text)
 
     def _limits_of(self, uri: str) -> ChannelLimits | None:

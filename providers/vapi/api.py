@@ -37,8 +37,8 @@ _PATH = re.compile(r"/[!-~]*")
 _ADDRESS_LENGTH_MAX = 2_000
 #: Vapi's statuses for a call that is over or that it never knew.
 _GONE = (404, 410)
-#: Vapi also reports the same with this call status in an answer 200. Source: Vapi's SDK 3.0.0,
-#: CallStatus.
+#: Vapi may also answer 200 with this call status if it never knew the call. Source: Vapi's SDK
+#: 3.0.0, CallStatus.
 _NOT_FOUND = "not-found"
 #: Bytes of the largest call that is read. It contains the whole conversation, and any metadata.
 CALL_BYTES_MAX = 16_777_216
@@ -149,8 +149,8 @@ class VapiApi:
         if answer.status in _GONE:
             return False
         if answer.status in (401, 403):
-            raise CredentialsRejected(f"the control address answered {answer.status}")
-        raise ProviderUnavailable(f"the control address answered {answer.status}")
+            raise CredentialsRejected(f"the control URL answered {answer.status}")
+        raise ProviderUnavailable(f"the control URL answered {answer.status}")
 
     def _read(self, answer: Answer, external_id: str) -> VapiCall | None:
         if answer.status in (401, 403):
@@ -167,7 +167,7 @@ class VapiApi:
         if answer.status in _GONE:
             return None
         if call_id_of(call) != external_id.lower():
-            raise ProviderUnavailable("the answer is about something else")
+            raise ProviderUnavailable("the answer describes another call")
         if call.get("status") == _NOT_FOUND:
             return None
         monitor = call.get("monitor")
@@ -183,7 +183,7 @@ class VapiApi:
             path = address.removeprefix(self._origin)
             is_at_vapi = path != address and _PATH.fullmatch(path) is not None
         if not is_at_vapi or len(address) > _ADDRESS_LENGTH_MAX:
-            raise Refused(CONTROL_URL, "not an address of Vapi's own")
+            raise Refused(CONTROL_URL, "not a URL at Vapi")
         return address
 
 
@@ -204,4 +204,4 @@ def _check_id(external_id: str) -> None:
     except ValueError:
         same = False
     if not same:
-        raise Refused(INVALID_ID, "not an id of Vapi's")
+        raise Refused(INVALID_ID, "not a call id of Vapi")

@@ -1,7 +1,8 @@
 """Verifies that Vapi sent a message, by its server credential's secret or an HMAC.
 
-By default Vapi's messages prove nothing. A message without proof is always refused. A secret alone
-proves the sender, but not the body or its time. If an HMAC is configured, it is required.
+By default, Vapi's messages contain no proof of their sender. A message without proof is always
+refused. A secret alone proves the sender, but not the body or its time. If an HMAC is configured,
+it is required.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ class VapiWebhookVerifier:
         )
 
     def prove(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> None:
-        """Prove a message. The names in `headers` must be in lower case.
+        """Verify a message. The names in `headers` must be in lower case.
 
         Replay: a genuine message verifies again, with an HMAC only within TOLERANCE_SECONDS. The
-        recorder of messages must recognize a repeat. Raises: ForgedWebhook.
+        inbox must recognize a repeat. Raises: ForgedWebhook.
         """
         self.prove_sender(headers, now=now)
         if self._hmac_secret:
@@ -67,7 +68,7 @@ class VapiWebhookVerifier:
         if self._hmac_secret:
             self._check_time(headers, now)
         elif not self._secrets:
-            raise ForgedWebhook("no credential of Vapi's is configured here")
+            raise ForgedWebhook("no credential of Vapi is configured")
         if self._secrets:
             self._check_secret(headers)
         return bool(self._secrets)
@@ -89,9 +90,9 @@ class VapiWebhookVerifier:
     def _check_time(self, headers: Mapping[str, str], now: datetime) -> None:
         signature, timestamp = self._signature_in(headers)
         if not signature or not timestamp:
-            raise ForgedWebhook("the signature or its time is missing")
+            raise ForgedWebhook("the signature or its timestamp is missing")
         if abs(_seconds_of(timestamp) - now.timestamp()) > TOLERANCE_SECONDS:
-            raise ForgedWebhook("its time is too far from ours")
+            raise ForgedWebhook("its timestamp differs too much from our clock")
 
     def _signature_in(self, headers: Mapping[str, str]) -> tuple[str, str]:
         signature = headers.get(_SIGNATURE_HEADER, "").strip().lower()
@@ -104,12 +105,12 @@ class VapiWebhookVerifier:
         # Some senders write the algorithm before the signature, as in "sha256=...".
         bare = signature.rpartition("=")[2]
         if not hmac.compare_digest(_bytes(bare), expected.encode()):
-            raise ForgedWebhook("the signature is not one by our key of this body and time")
+            raise ForgedWebhook("the signature does not match this body and timestamp")
 
 
 def _seconds_of(timestamp: str) -> float:
     if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 15:
-        raise ForgedWebhook("its time is no number")
+        raise ForgedWebhook("its timestamp is not a number")
     number = int(timestamp)
     return number / 1000 if number >= MILLISECONDS_FROM else number
 

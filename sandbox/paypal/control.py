@@ -48,12 +48,12 @@ class NewEvent(Asked):
     event_type: str = Field(pattern=r"^[A-Z-]+(\.[A-Z-]+)+$")
     organization_id: str = ""
     resource_id: str = ""
-    #: If None: 49.00 for a payment, and what is left of it for a refund or a dispute.
+    #: If None: 49.00 for a payment, the unrefunded rest for a refund, the payment for a dispute.
     value: Value | None = None
     currency: Currency = "USD"
     keep_state: bool = False
-    #: Whether a capture's event makes a new payment. If the newest payment is pending, an event
-    #: that ends that state is about that payment.
+    #: Whether a capture's event creates a payment. If the organization's newest payment is
+    #: pending, an event that completes or denies a payment changes that one instead.
     new_payment: bool = False
     #: Outcome of CUSTOMER.DISPUTE.RESOLVED. If blank, an unresolved dispute is resolved for the
     #: buyer.
@@ -66,13 +66,13 @@ class NewEvent(Asked):
     forge: Forgery | None = None
 
 
-class Again(Asked):
+class Redelivery(Asked):
     copies: int = Field(1, ge=1, le=200)
     forge: Literal["body_crc"] | None = None
 
 
 class PayPalControl:
-    """The endpoints. Each one responds after the first deliveries were answered."""
+    """The endpoints. Each responds after the first attempt of each delivery has ended."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -135,10 +135,10 @@ class PayPalControl:
             return refuse(f"no such resource: {error}", 404)
         except AmountRefused as error:
             return refuse(str(error), 422)
-        given = asked.model_dump(
+        envelope = asked.model_dump(
             include={"event_id", "create_time", "transmission_id", "transmission_time"}
         )
-        content = EventContent(**{**vars(content), **given})
+        content = EventContent(**{**vars(content), **envelope})
         event = make_event(self._sandbox, content, asked.forge)
         # The ingress refuses a forgery. Retries would only add noise to the list of deliveries.
         retry = asked.retry and asked.forge is None
@@ -164,7 +164,7 @@ class PayPalControl:
 
     async def redeliver(self, request: Request) -> Response:
         """Send an event again unchanged, or a forged body under the same headers."""
-        asked = await understand(request, Again)
+        asked = await understand(request, Redelivery)
         event = self._sandbox.paypal.events.get(request.path_params["id"])
         if event is None:
             return refuse("no such event", 404)

@@ -58,8 +58,8 @@ class AmountRefused(Exception):
 class Subject:
     """The organization or resource of an event, and the amount of a new resource.
 
-    A blank value is the default: 49.00 for a payment, and what is left of it for a refund or a
-    dispute.
+    A blank value is the default: 49.00 for a payment, the unrefunded rest of a payment for a
+    refund, and the whole payment for a dispute.
     """
 
     organization_id: str
@@ -68,8 +68,8 @@ class Subject:
     currency: str
     keep_state: bool
     create_time: str
-    #: Whether a capture's event makes a new payment. If the newest payment is pending, an event
-    #: that ends that state is about that payment.
+    #: Whether a capture's event creates a payment. If the organization's newest payment is
+    #: pending, an event that completes or denies a payment changes that one instead.
     new_payment: bool = False
     #: Outcome of a dispute. If blank, an unresolved dispute is resolved for the buyer.
     outcome_code: str = ""

@@ -14,11 +14,11 @@ from typing import Any
 from sandbox.exchange import Json, iso_seconds, letters
 from sandbox.store import Shelf
 
-#: Base address of the links in responses and events. It leads nowhere, so a client that follows a
-#: link fails and is noticed. As with PayPal's own links, only the path has a meaning.
+#: Base address of the links in responses and events. No server has this address, so a client
+#: that follows a link fails and is noticed. As with PayPal's links, only the path has a meaning.
 LINKS_URL = "https://api.sandbox.holdfast.example"
-#: Statuses of refunds that reduce what is left of a capture.
-_LEFT = frozenset({"COMPLETED", "PENDING"})
+#: Statuses of refunds that reduce the refundable rest of a capture.
+_COUNTED = frozenset({"COMPLETED", "PENDING"})
 #: Number of failed payments after which the API cannot activate a suspended subscription.
 FAILURE_THRESHOLD = 3
 #: Currencies that PayPal accepts only without decimals.
@@ -48,11 +48,11 @@ class PayPalState:
         self.events: Shelf[StoredEvent] = Shelf("paypal.events", _pack_event, _unpack_event)
         #: ID of the resource that the first request made, by operation and PayPal-Request-Id.
         self.made_by_request: Shelf[str] = Shelf("paypal.requests")
-        #: Not kept. A client whose token a restart has made invalid requests another one.
+        #: Not kept at a restart. A client whose token is then invalid requests a new one.
         self.tokens: dict[str, datetime] = {}
 
     def shelves(self) -> list[Shelf[Any]]:
-        """List what a restart keeps."""
+        """List the resources that are kept when the sandbox restarts."""
         return [
             self.subscriptions,
             self.captures,
@@ -62,9 +62,9 @@ class PayPalState:
             self.made_by_request,
         ]
 
-    def newest(self, kind: Shelf[Json], organization_id: str) -> Json | None:
-        """Return the organization's newest resource of a kind, if any."""
-        return kind.newest(lambda one: one.get("custom_id") == organization_id)
+    def newest(self, shelf: Shelf[Json], organization_id: str) -> Json | None:
+        """Return the organization's newest resource on a shelf, if any."""
+        return shelf.newest(lambda one: one.get("custom_id") == organization_id)
 
     def add_subscription(self, plan_id: str, custom_id: str | None, status: str) -> Json:
         """Create a subscription in any status."""
@@ -104,7 +104,7 @@ class PayPalState:
 
         A capture with a given ID belongs to no order. It is a sale: the fee of a subscription.
         """
-        of_order = not capture_id
+        has_order = not capture_id
         now = iso_seconds()
         capture_id = capture_id or letters(17)
         link = f"{LINKS_URL}/v2/payments/captures/{capture_id}"
@@ -127,7 +127,7 @@ class PayPalState:
                 {"href": f"{link}/refund", "rel": "refund", "method": "POST"},
             ],
         }
-        if of_order:
+        if has_order:
             capture["supplementary_data"] = {"related_ids": {"order_id": letters(17)}}
         if custom_id is not None:
             capture["custom_id"] = custom_id
@@ -150,7 +150,7 @@ class PayPalState:
             (
                 Decimal(refund["amount"]["value"])
                 for refund in self.refunds.values()
-                if capture_of(refund) == capture_id and refund["status"] in _LEFT
+                if capture_of(refund) == capture_id and refund["status"] in _COUNTED
             ),
             Decimal(0),
         )

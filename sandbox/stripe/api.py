@@ -39,20 +39,20 @@ def _authorized(handler: Handler) -> Handler:
         key = call.headers.get("idempotency-key", "")
         if call.method != "POST" or not key:
             return handler(sandbox, call)
-        known = sandbox.stripe.answers.get(key)
-        if known is None:
+        first = sandbox.stripe.answers.get(key)
+        if first is None:
             answer = handler(sandbox, call)
             sandbox.stripe.answers[key] = (call.path, call.form(), answer)
             return answer
-        if known[:2] != (call.path, call.form()):
+        if first[:2] != (call.path, call.form()):
             raise _error(400, "idempotency_error", "The key was used with other parameters.")
-        return known[2]
+        return first[2]
 
     return checked
 
 
-def _found(kind: Shelf[Json], call: Call, what: str) -> Json:
-    found = kind.get(call.params["id"])
+def _found(shelf: Shelf[Json], call: Call, what: str) -> Json:
+    found = shelf.get(call.params["id"])
     if found is None:
         raise _missing(what)
     return found
@@ -146,7 +146,7 @@ def get_event(sandbox: Sandbox, call: Call) -> Answer:
 
 def operations() -> list[tuple[str, str, Handler]]:
     """List Stripe's operations: method, path, handler."""
-    plain: list[tuple[str, str, Handler]] = [
+    handlers: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/subscriptions", create_subscription),
         ("GET", "/v1/subscriptions/{id}", get_subscription),
         ("POST", "/v1/subscriptions/{id}", update_subscription),
@@ -156,4 +156,4 @@ def operations() -> list[tuple[str, str, Handler]]:
         ("GET", "/v1/events", list_events),
         ("GET", "/v1/events/{id}", get_event),
     ]
-    return [(method, path, _authorized(handler)) for method, path, handler in plain]
+    return [(method, path, _authorized(handler)) for method, path, handler in handlers]

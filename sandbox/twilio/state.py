@@ -81,7 +81,7 @@ class TwilioState:
         return self.accounts[self._parent_sid]
 
     def shelves(self) -> list[Shelf[Any]]:
-        """List what a restart keeps."""
+        """List the resources that are kept when the sandbox restarts."""
         return [self.accounts, self.calls, self.messages]
 
     def add_subaccount(self, friendly_name: str, via: str) -> Account:

@@ -1,4 +1,4 @@
-"""Vapi's API: calls, phone numbers, assistants, and the control address of a call.
+"""Vapi's API: calls, phone numbers, assistants, and the control URL of a call.
 
 Source: Vapi's published specification and its page on call features.
 """
@@ -111,7 +111,7 @@ def get_assistant(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def control_call(sandbox: Sandbox, call: Call) -> Answer:
-    """Answer a POST to a live call's control address, which requires no key.
+    """Answer a POST to a live call's control URL, which requires no key.
 
     Success means that the message was accepted, not that the call has ended. A deaf call accepts
     the message and ignores it.

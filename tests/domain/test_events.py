@@ -32,7 +32,7 @@ def event_id(shared, org):
 def take_in(database, event_id, report, now=T0):
     def work(session):
         event = take_event(session, event_id, now)
-        outcome = events.take_in(session, event, report, now)
+        outcome = events.apply_inbox_event(session, event, report, now)
         record_outcome(session, event)
         return outcome
 

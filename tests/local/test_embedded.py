@@ -16,7 +16,7 @@ import redis
 
 from base.clock import wait_until
 from local import ROOT
-from local.embedded import EmbeddedServers, Keep, ServerUrls
+from local.embedded import EmbeddedServers, RestartCallbacks, ServerUrls
 from local.errors import EmbeddedServerError
 from local.server import is_alive
 from tests.support.servers import debian_servers, debian_servers_missing, server_folder
@@ -267,7 +267,7 @@ def test_dead_server_prevents_neither_stop_nor_start(state: Path) -> None:
 def test_killed_server_is_restarted_and_reported(state: Path, name: str) -> None:
     # Given servers that are kept running, with data in each
     reported: list[tuple[str, int]] = []
-    keep = Keep(
+    keep = RestartCallbacks(
         on_exit=lambda server, code: reported.append((server, code)),
         on_restart=lambda server, pid: reported.append((server, pid)),
     )

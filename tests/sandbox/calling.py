@@ -40,7 +40,7 @@ def wait_for_status(sandbox: RunningSandbox, call: dict, status: str) -> dict:
 
 
 def order(sandbox: RunningSandbox, call: dict, **order: object):
-    """Send an order to the control address of a call."""
+    """Send an order to the control URL of a call."""
     return sandbox.http.post(urlsplit(call["monitor"]["controlUrl"]).path, json=order)
 
 

@@ -32,7 +32,7 @@ def test_call_continues_until_its_control_url_ends_it(sandbox, listener, sent, r
     # Given a call in progress, whose customer would talk for long
     call = start_call(sandbox, talk_seconds=60)
     wait_for_status(sandbox, call, "in-progress")
-    # When its control address is ordered to end it
+    # When its control URL is ordered to end it
     assert order(sandbox, call, **sent).is_success
     wait_for_status(sandbox, call, "ended")
     # Then all messages were sent, the report names its sender, and it cannot be ended again

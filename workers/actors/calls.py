@@ -18,7 +18,7 @@ from domain.calls import ending as endings
 from domain.calls import reconcile
 from domain.calls.ending import Round
 from domain.calls.status_updates import apply_refresh
-from domain.jobs.types import ASK_TRIES, WARN_TRIES
+from domain.jobs.types import REFRESH_TRIES, WARN_TRIES
 from providers.errors import AnswerTooLarge, AnswerUnreadable, CredentialsRejected
 from providers.vapi.api import VapiCall
 from workers.attempt import Later, Run
@@ -85,10 +85,10 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
     """Read a call from its provider, and apply the provider's answer.
 
     A live call keeps its hold. A call that is over is settled. If the provider does not know the
-    call, its hold is released once it has expired. After `ASK_TRIES` attempts without an answer the
-    hold stays, an alert is raised, and the next sweep tries again. If the record of an ended call
-    cannot be read, our own meter settles the call. Replay: reading changes nothing at the provider.
-    Raises: the provider's errors.
+    call, its hold is released once it has expired. After `REFRESH_TRIES` attempts without an
+    answer, the hold stays, an alert is raised, and `reconcile_calls` stages the next refresh. If
+    the record of an ended call cannot be read, our own meter settles the call. Replay: reading
+    changes nothing at the provider. Raises: the provider's errors.
     """
     provider_call_id = run.transaction(
         lambda session: _provider_call_id(session, organization_id, call_id)
@@ -101,7 +101,7 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
     except (ProviderUnavailable, CredentialsRejected, Refused) as error:
         # Another try cannot help if the ID is not one of Vapi's, or the record is too large.
         is_final = isinstance(error, Refused | AnswerTooLarge)
-        if run.claim.failures + 1 < ASK_TRIES and not is_final:
+        if run.claim.failures + 1 < REFRESH_TRIES and not is_final:
             raise
         run.record(_not_read(run, organization_id, call_id, error))
         return

@@ -8,7 +8,7 @@ from base.log import get_logger
 from base.outcomes import Refused
 from base.problems.operators import EVENT_NOT_FOUND
 from db.inbox import events
-from domain.events import alert_unreadable, take_in
+from domain.events import alert_unreadable, apply_inbox_event
 from providers.errors import MalformedWebhook
 from providers.paypal.events import parse as parse_paypal
 from providers.vapi import events as vapi
@@ -29,7 +29,7 @@ def process_event(run: Run, event_id: str) -> None:
     if event.handled_at is not None or event.body is None:
         return  # a body is deleted only long after its event was handled
     try:
-        take_in(
+        apply_inbox_event(
             run.job_session, event, report_of(event.source, event.event_type, event.body), run.now
         )
     except MalformedWebhook as error:

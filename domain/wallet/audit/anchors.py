@@ -1,8 +1,8 @@
-"""Anchors: the heads of all chains, in a signed file outside the database.
+"""Anchors: a signed file with the head of every wallet's hash chain.
 
-The signing key is also outside the database. An attacker with write access to a whole chain can
-also remove its last entries, and the rest stays consistent. Only a head that is kept elsewhere
-reveals this.
+A chain's head is its newest entry. The file and its signing key are kept outside the database. An
+attacker with write access to a whole chain can also remove its last entries, and the rest stays
+consistent. Only a head that is kept elsewhere reveals this.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _SIGNATURE = re.compile(rb'\{"hmac_sha256":"[0-9a-f]{64}"\}\n')
 
 
 class HeadsRefused(Refused):
-    """The file holds no heads signed with this key; the message explains why."""
+    """The file contains no heads signed with this key; the message explains why."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(HEADS_REFUSED, detail)
 
 
 def signed_heads(heads: Iterable[Head], now: datetime, key: str) -> Iterator[bytes]:
-    """Write the heads as lines of JSON, followed by the HMAC of all lines before it."""
+    """Write the heads as JSON lines; the last line is the HMAC of those before it."""
     first: dict[str, Any] = {"format": _FORMAT, "at": now.astimezone(UTC).isoformat()}
     rest = (
         {"organization": head.organization_id, "entry_no": head.entry_no, "hash": head.hash.hex()}
@@ -66,7 +66,9 @@ def read_heads(raw: bytes, key: str) -> dict[str, Head]:
             for record in rest
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise HeadsRefused(f"the file is signed but not of heads ({error})") from None
+        raise HeadsRefused(
+            f"the signature is valid, but a line is not a chain head ({error})"
+        ) from None
     return {head.organization_id: head for head in heads}
 
 
@@ -75,7 +77,7 @@ def _why_unsigned(raw: bytes) -> str:
     if not raw:
         return "the file is empty"
     if not raw.startswith(_BEGINNING):
-        return "verify anchor did not write this file: its first line is another"
+        return "this is not a file of `verify anchor`: its first line is different"
     if not _SIGNATURE.fullmatch(raw.splitlines(keepends=True)[-1]):
         return "the end of the file is missing or changed: its last line is not a signature"
     return "the file was signed with another key, or changed since"

@@ -125,7 +125,7 @@ def test_speech_ends_the_call_only_if_requested(api, sandbox, then_end):
 
 @pytest.mark.parametrize("kind", ["act_then_drop", "status"])
 def test_lost_answer_to_an_order_is_unknown_and_sent_once(api, sandbox, kind):
-    # Given a call whose control address loses its answers
+    # Given a call whose control URL loses its answers
     external_id = begun(sandbox)
     wait_for(api, external_id, CallStatus.IN_PROGRESS)
     control_url = api.get_call(external_id).control_url
@@ -300,7 +300,7 @@ def test_control_url_appears_in_no_log_and_no_message(api, sandbox, caplog):
     # When a call is read and ended
     found = api.get_call(external_id)
     api.end(found.control_url)
-    # Then its control address is in no text or log; `base.log` silences httpx's own lines
+    # Then its control URL is in no text or log; `base.log` silences httpx's own lines
     assert "/control" not in repr(found) + str(found)
     ours = [one for one in caplog.records if not one.name.startswith("httpx")]
     assert [one.getMessage() for one in ours if "/control" in one.getMessage()] == []

@@ -101,7 +101,7 @@ class Phone:
         return [row.what for row in sorted(rows, key=lambda row: row.id)]
 
     def orders(self, call_id: str) -> list[str]:
-        """List the orders that the call's control address received, obeyed or not."""
+        """List the orders that the call's control URL received, obeyed or not."""
         seen = self.seen(str(self.row(call_id).provider_call_id))
         return [order["type"] for order in seen["orders"]]
 

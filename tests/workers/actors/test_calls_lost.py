@@ -10,7 +10,7 @@ import pytest
 from base.clock import wait_until
 from domain.calls import ending, reservations
 from domain.calls.rows import HOLD_GRACE_SECONDS
-from domain.jobs.types import ASK_TRIES, WARN_TRIES
+from domain.jobs.types import REFRESH_TRIES, WARN_TRIES
 from providers import registry
 from tests.db.support import at_once
 from tests.support.sandbox import SANDBOX_SECONDS
@@ -217,7 +217,7 @@ def test_refresh_is_done_when_the_worker_of_its_last_try_is_killed(phone):
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", "status", status=503, match=GET)
     phone.world.stage("look_at_call", organization_id=phone.id, call_id=call_id)
-    last_worker_dies(phone, "look_at_call", ASK_TRIES)
+    last_worker_dies(phone, "look_at_call", REFRESH_TRIES)
     phone.round()
     ended = {(job.outcome, job.dead_at) for job in jobs_of(phone.world, "look_at_call")}
     assert ended == {("done", None)}
@@ -256,7 +256,7 @@ def test_unanswered_refresh_keeps_the_hold_and_the_alert_until_answered(phone):
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", "status", status=503, match=GET)
     phone.world.stage("look_at_call", organization_id=phone.id, call_id=call_id)
-    for _ in range(ASK_TRIES - 1):
+    for _ in range(REFRESH_TRIES - 1):
         phone.round()
     assert phone.alerts("hold_unanswered", call_id) == []
     phone.round()
@@ -436,7 +436,7 @@ def test_call_of_several_megabytes_is_settled_with_its_control_url(phone):
     call_id, other = phone.call(), phone.call()
     for one in (call_id, other):
         show(phone, one, artifact={"transcript": "x" * 2_400_000})
-    # When one must end, Then its control address receives the order
+    # When one must end, Then its control URL receives the order
     phone.decide(call_id)
     phone.run_until_over(call_id)
     # A further round may follow while Vapi still speaks

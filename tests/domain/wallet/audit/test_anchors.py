@@ -88,7 +88,10 @@ def test_signed_file_with_other_contents_is_refused():
             resigned(b'{"format":"holdfast heads 2"}\n'),
             "the file's format is 'holdfast heads 2', not 'holdfast heads 1'",
         ),
-        (resigned(b'{"format":"holdfast heads 1"}\n[]\n'), "the file is signed but not of heads"),
+        (
+            resigned(b'{"format":"holdfast heads 1"}\n[]\n'),
+            "the signature is valid, but a line is not a chain head",
+        ),
     ],
 )
 def test_refusal_of_the_file_names_what_is_wrong(raw, reason):
