@@ -294,7 +294,7 @@ def test_two_reports_at_once_take_one_second_hold(customer):
 def test_report_finds_the_call_that_another_report_makes_meanwhile(customer, monkeypatch):
     # Given a report that has found no call of the provider yet
     ours = expired(customer, paired=False)
-    named = pairing._reservation_named
+    named = pairing._named_reservation
 
     def after_another(session, facts):
         monkeypatch.setattr(pairing, "_reservation_named", named)
