@@ -297,11 +297,11 @@ def test_report_finds_the_call_that_another_report_makes_meanwhile(customer, mon
     named = pairing._named_reservation
 
     def after_another(session, facts):
-        monkeypatch.setattr(pairing, "_reservation_named", named)
+        monkeypatch.setattr(pairing, "_named_reservation", named)
         assert customer.report_status(vapi_id(customer), "in_progress", later(940), **ours)
         return named(session, facts)
 
-    monkeypatch.setattr(pairing, "_reservation_named", after_another)
+    monkeypatch.setattr(pairing, "_named_reservation", after_another)
     # When another report moves the reservation to the call, then the first one finds that call
     assert customer.report_status(vapi_id(customer), "ringing", later(941), **ours)
     assert (customer.cents(), len(customer.calls())) == ((100, 60, 0), 2)
