@@ -75,9 +75,9 @@ def test_signed_file_with_other_contents_is_refused():
     ("raw", "reason"),
     [
         (b"", "the file is empty"),
-        (b"\n", "verify anchor did not write this file"),
-        (b"entry,amount\n1,2\n", "verify anchor did not write this file"),
-        (signed()[1:], "verify anchor did not write this file"),
+        (b"\n", "this is not a file of `verify anchor`"),
+        (b"entry,amount\n1,2\n", "this is not a file of `verify anchor`"),
+        (signed()[1:], "this is not a file of `verify anchor`"),
         (signed()[:-1], "the end of the file is missing or changed"),
         (signed()[:90], "the end of the file is missing or changed"),
         (signed().rpartition(b'{"hmac')[0], "the end of the file is missing or changed"),
