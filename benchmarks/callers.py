@@ -61,23 +61,23 @@ def run_callers(order: Order, processes: int) -> tuple[float, int]:
     ]
     ready = []
     for process in running:
-        _say(process, json.dumps(asdict(order)))
-        ready.append(_hear(process))
+        _send_line(process, json.dumps(asdict(order)))
+        ready.append(_read_line(process))
     for process in running:
-        _say(process, "go")
-    answered = sum(int(_hear(process)) for process in running)
+        _send_line(process, "go")
+    answered = sum(int(_read_line(process)) for process in running)
     for process in running:
         process.communicate()
     return answered / order.seconds, answered
 
 
-def _say(process: subprocess.Popen[str], line: str) -> None:
+def _send_line(process: subprocess.Popen[str], line: str) -> None:
     if process.stdin is not None:
         process.stdin.write(line + "\n")
         process.stdin.flush()
 
 
-def _hear(process: subprocess.Popen[str]) -> str:
+def _read_line(process: subprocess.Popen[str]) -> str:
     line = process.stdout.readline() if process.stdout is not None else ""
     if not line:
         raise SystemExit("a process of callers ended without an answer")

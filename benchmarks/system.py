@@ -91,10 +91,10 @@ class System:
     def workers(self, queue: str, *, processes: int, threads: int) -> Iterator[None]:
         """Run worker processes and wait until each has requested messages."""
         arguments = ["cli.main", "worker", "--queue", queue, "--threads", str(threads)]
-        with ExitStack() as stack, self._heard(processes) as heard:
+        with ExitStack() as stack, self._counted(processes) as wait_for_workers:
             for number in range(processes):
                 stack.enter_context(self.running(f"worker-{queue}-{number}", arguments))
-            heard()
+            wait_for_workers()
             yield
 
     @contextmanager
@@ -103,14 +103,14 @@ class System:
         arguments = ["benchmarks.empty_actors:make_broker", "--skip-logging"]
         arguments += ["-p", str(processes), "-t", str(threads)]
         with (
-            self._heard(processes) as heard,
+            self._counted(processes) as wait_for_workers,
             self.running("empty-workers", ["dramatiq", *arguments]),
         ):
-            heard()
+            wait_for_workers()
             yield
 
     @contextmanager
-    def _heard(self, count: int) -> Iterator[Callable[[], float]]:
+    def _counted(self, count: int) -> Iterator[Callable[[], float]]:
         """Yield a function that waits until `count` more workers have requested messages."""
         with contextlib.closing(connect(self.redis_url)) as redis:
             known = int(redis.zcard(_HEARTBEATS))

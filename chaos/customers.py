@@ -132,7 +132,7 @@ def _make_customer(system: System, number: int, *, poor: bool) -> Customer:
         )
         campaign_ids = [
             organizations.create_campaign(session, brand_id, name=name, now=now)
-            for name in ("by itself", "by hand")
+            for name in ("automatic", "manual")
         ]
         _open_phone(session, organization_id, number_id, assistant_id, now=now)
         for campaign_id in campaign_ids:

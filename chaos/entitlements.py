@@ -24,7 +24,7 @@ def entitlements(facts: Facts) -> Iterator[Problem]:
         row[0]: row[1:] for row in facts.rows("SELECT id, status, pause_reason FROM campaigns")
     }
     known: dict[str, str] = dict(facts.rows("SELECT external_id, status FROM subscriptions"))
-    by_hand = _frozen_manually(facts.story)
+    frozen_manually = _frozen_manually(facts.story)
     for one in facts.customers:
         check = partial(_differs, one.organization_id)
         theirs = facts.subscriptions[one.organization_id]
@@ -37,7 +37,7 @@ def entitlements(facts: Facts) -> Iterator[Problem]:
             yield from check(f"subscription {external_id}", status.lower(), found_status)
         twilio = "active" if active else "suspended"
         yield from check("Twilio", twilio, facts.subaccounts[one.subaccount_sid])
-        manual = one.organization_id in by_hand
+        manual = one.organization_id in frozen_manually
         yield from check("freeze placed manually", manual, "manual" in found)
         yield from check("freeze for the end", not active, "subscription_inactive" in found)
         yield from check("freeze for what is owed", net < 0, bool(owed))

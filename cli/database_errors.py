@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from base.outcomes import NotYet
 from base.settings import load_settings
+from cli.invocation import started_command
 
 #: A password with an unescaped @ is read as part of the host, which error messages quote.
 _BEFORE_AT = re.compile(r"[^\s\"']*@")
@@ -29,7 +30,9 @@ def describe(error: NotYet) -> str:
 
 
 def _next_step() -> str:
-    return "check DATABASE_URL" if load_settings().database_url else "is `./run up` running?"
+    if load_settings().database_url:
+        return "check DATABASE_URL"
+    return f"is `{started_command()} up` running?"
 
 
 def _without_password(message: str) -> str:

@@ -210,7 +210,7 @@ class EmbeddedServers:
         )
         prefix = ["/usr/bin/env", *self._postgres_env] if self._postgres_env else []
         argv = [*prefix, str(program), "-D", str(data), "-k", str(self._sockets)]
-        argv += [word for setting in settings for word in ("-c", setting)]
+        argv += [part for setting in settings for part in ("-c", setting)]
 
         def is_ready(pid: int) -> bool:
             # A file left by an earlier postmaster also has "ready", so the pid must match.

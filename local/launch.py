@@ -44,7 +44,7 @@ class Account:
 
     def can_run(self, *argv: str | Path) -> bool:
         """Run the command as the account and return whether it succeeded."""
-        command = tied_argv([str(word) for word in argv], self, signal.SIGKILL)
+        command = tied_argv([str(part) for part in argv], self, signal.SIGKILL)
         tried = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, cwd="/"
         )

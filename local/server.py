@@ -210,8 +210,8 @@ def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> No
 def error_line(output: str) -> str:
     """Find the line that shows what went wrong, otherwise the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    bad = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "rror"))]
-    return (bad or lines or ["it said nothing"])[-1]
+    bad = [line for line in lines if any(marker in line for marker in ("FATAL", "PANIC", "rror"))]
+    return (bad or lines or ["it printed nothing"])[-1]
 
 
 def is_alive(pid: int) -> bool:

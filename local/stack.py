@@ -173,11 +173,11 @@ class Stack:
         """Start one of WORKERS."""
         queues, threads = WORKERS[name]
         self._on_step(name)
-        arguments = [part for queue in queues for part in ("--queue", queue)]
-        words = ["cli.main", "worker", *arguments, "--threads", str(threads)]
+        named = [part for queue in queues for part in ("--queue", queue)]
+        arguments = ["cli.main", "worker", *named, "--threads", str(threads)]
         if self._waits is not None:
-            words = ["local.worker", *worker_arguments(queues, threads, self._waits)]
-        self.supervisor.start(self._process(name, words, stop_seconds=_WORKER_STOP_SECONDS))
+            arguments = ["local.worker", *worker_arguments(queues, threads, self._waits)]
+        self.supervisor.start(self._process(name, arguments, stop_seconds=_WORKER_STOP_SECONDS))
 
     def start_relay(self) -> None:
         """Start the relay process."""

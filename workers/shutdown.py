@@ -23,7 +23,7 @@ log = get_logger(__name__)
 #: Seconds for the fetching threads to see that they must stop. They may be waiting for Redis.
 _FETCHERS_SECONDS = 2.0
 #: Seconds for returning messages, because a silent Redis is tried again and again.
-_HAND_BACK_SECONDS = 5.0
+_RETURN_SECONDS = 5.0
 
 
 class StopSignals:
@@ -56,26 +56,28 @@ def stop_worker(worker: Worker, *, limit_seconds: float, hurry: Callable[[], boo
     end = time.monotonic() + _FETCHERS_SECONDS
     for consumer in worker.consumers.values():
         consumer.join(max(0.0, end - time.monotonic()))
-    _hand_back_soon(worker, hurry)
+    _return_messages_soon(worker, hurry)
 
     def still_running() -> int:
         return sum(thread.is_alive() for thread in worker.workers)
 
     wait_until(lambda: hurry() or not still_running(), limit_seconds=limit_seconds)
     # A thread that was waiting for a message may have taken one although it must stop.
-    _hand_back_soon(worker, hurry)
+    _return_messages_soon(worker, hurry)
     return still_running()
 
 
-def _hand_back_soon(worker: Worker, hurry: Callable[[], bool]) -> None:
-    handing = threading.Thread(target=_hand_back, args=(worker,), name="hand-back", daemon=True)
-    handing.start()
-    wait_until(lambda: hurry() or not handing.is_alive(), limit_seconds=_HAND_BACK_SECONDS)
-    if handing.is_alive():
+def _return_messages_soon(worker: Worker, hurry: Callable[[], bool]) -> None:
+    returning = threading.Thread(
+        target=_return_messages, args=(worker,), name="return-messages", daemon=True
+    )
+    returning.start()
+    wait_until(lambda: hurry() or not returning.is_alive(), limit_seconds=_RETURN_SECONDS)
+    if returning.is_alive():
         log.warning("messages_not_returned_in_time")
 
 
-def _hand_back(worker: Worker) -> None:
+def _return_messages(worker: Worker) -> None:
     """Put fetched messages that were not begun back into their queues.
 
     If Redis is away, the relay notifies their jobs again.

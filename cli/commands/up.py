@@ -17,6 +17,7 @@ from cli.commands.serve import require_providers
 from cli.commands.shared import console
 from cli.commands.tokens import keys_file
 from cli.errors import clear_errors
+from cli.invocation import started_command
 from local.databases import write_private
 from local.keeper import how_it_ended
 from local.stack import Stack, state_folder
@@ -94,7 +95,8 @@ def _next_steps(stack: Stack, *, sandbox: bool) -> list[str]:
         if os.environ.get(name)
     ]
     is_open = "API_JWKS_FILE" in stack.env
-    pay = "  ./run trigger paypal PAYMENT.CAPTURE.COMPLETED --org $ORG"
+    command = started_command()
+    pay = f"  {command} trigger paypal PAYMENT.CAPTURE.COMPLETED --org $ORG"
     return [
         f"ingress  {stack.ingress_url}/webhooks/paypal, /webhooks/twilio, /webhooks/vapi",
         f"API      {stack.ingress_url}/api"
@@ -102,10 +104,10 @@ def _next_steps(stack: Stack, *, sandbox: bool) -> list[str]:
         *([f"sandbox  {stack.info['base_url']}"] if sandbox else []),
         "Next, in another terminal:",
         *exports,
-        '  ORG=$(./run org create "Acme" --currency USD)',
-        pay if sandbox else f"{pay}  # needs `./run up --sandbox`",
-        "  ./run wallet show $ORG",
-        *(["  ./run token --org $ORG  # for the API"] if is_open else []),
+        f'  ORG=$({command} org create "Acme" --currency USD)',
+        pay if sandbox else f"{pay}  # needs `{command} up --sandbox`",
+        f"  {command} wallet show $ORG",
+        *([f"  {command} token --org $ORG  # for the API"] if is_open else []),
     ]
 
 

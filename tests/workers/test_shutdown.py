@@ -117,7 +117,7 @@ def test_message_that_an_emptied_redis_lost_does_not_delay_a_stop(world, urls, r
 
 def test_worker_stops_when_redis_takes_no_message_back(world, urls, redis_client, monkeypatch):
     # Given a worker with a fetched message that it has not processed, and a silent Redis
-    monkeypatch.setattr("workers.shutdown._HAND_BACK_SECONDS", 0.1)
+    monkeypatch.setattr("workers.shutdown._RETURN_SECONDS", 0.1)
     broker, worker, fetching = worker_that_stopped_fetching(world, urls)
     notify(world, redis_client, world.stage("process_event", event_id="evt_none"))
     fetching.consumer.message_cache = broker.do_fetch("safety", 1)
