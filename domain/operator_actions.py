@@ -66,7 +66,7 @@ def lift_manually(
     if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
         raise Refused(
             FREEZE_FOLLOWS_SUBSCRIPTION,
-            "it follows the subscription; override it for a time instead",
+            "this freeze follows the subscription; override it for a time instead",
         )
     lock_entitlement(session, organization_id)
     if not wallet_freezes.unfreeze(session, organization_id, reason, operator=operator, now=now):

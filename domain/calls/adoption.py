@@ -51,7 +51,7 @@ def adopt(
         )
     wallet = None if organization_id is None else lock_wallet(session, organization_id)
     if organization_id is None or wallet is None:
-        why = "its assistant and phone number do not lead to one organization"
+        why = "the call's assistant and phone number do not lead to one organization"
         _alert_unknown(session, None, facts, why, now)
         return None
     # Read again under the wallet's lock, because another message may have adopted the call first.
@@ -72,7 +72,8 @@ def adopt(
         insert_call(session, call, found.rate, wallet.currency, now)
     else:
         hold_or_end(session, call, wallet, found.rate, now)
-    note(session, call, "adopted", now, "refused, but it goes on" if known else "it did not ask us")
+    why = "the refused call continues" if known else "Vapi requested no admission for the call"
+    note(session, call, "adopted", now, why)
     for whose in (None, organization_id):
         clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
     # Versions before 0007 recorded no refusals, so a call that was never connected may be one that

@@ -131,7 +131,7 @@ def begin_round(
         return None
     call.end_rounds += 1
     if call.end_rounds >= ALERT_ROUND:
-        why = f"it goes on after {call.end_rounds - 1} rounds of ending it"
+        why = f"the call continues after {call.end_rounds - 1} rounds of ending it"
         alert_not_ended(session, call, why, now)
     return Round(
         call.end_rounds,
@@ -162,7 +162,9 @@ def end_round(
     if accepted:
         call.end_told_at = call.end_told_at or now
     elif done.at_twilio_too and not is_over(call):
-        alert_not_ended(session, call, "neither Vapi nor Twilio accepted the order to end it", now)
+        alert_not_ended(
+            session, call, "neither Vapi nor Twilio accepted the order to end the call", now
+        )
     orders = ", ".join(accepted) or "no order accepted"
     note(session, call, "end_told", now, f"round {done.number}: {orders}")
     if is_over(call):

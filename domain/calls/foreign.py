@@ -69,7 +69,7 @@ def release_foreign_reservation(
     if is_cost_settled(call):
         return call
     call.refusal = FOREIGN_NUMBER
-    note(session, call, "refused", now, f"its number or assistant belongs to {owner or 'others'}")
+    note(session, call, "refused", now, f"the number or assistant belongs to {owner or 'others'}")
     if owner is None:
         decide_ending(session, call, EndCause.FOREIGN_NUMBER, now)
         return call

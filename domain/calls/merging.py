@@ -183,7 +183,9 @@ def _charged_by(session: Session, reservation: Call, adopted: Call, now: datetim
     note(session, adopted, "settled", now, f"charged as {reservation.id}")
     clear_alerts(session, AlertKind.CALL_UNSETTLED, adopted.organization_id, adopted.id, now=now)
     if is_talking:
-        alert_not_ended(session, adopted, "it goes on, although the company settled it", now)
+        alert_not_ended(
+            session, adopted, "the call continues, although the company settled it", now
+        )
         decide_ending(session, adopted, EndCause.SETTLED, now)
     elif adopted.status == CallStatus.ENDED:
         stage_for(session, REFRESH_CALL, [adopted])

@@ -62,7 +62,7 @@ def sweep(
     for call in due:
         call.asked_at = now
         if call not in unreported:
-            _alert_unanswered(session, call, "its refresh is still waiting", now)
+            _alert_unanswered(session, call, "the call's refresh is still waiting", now)
     stage_for(session, REFRESH_CALL, unreported)
     organizations = _organizations_to_expire(session, now)
     stage_many(session, EXPIRE_HOLDS, [(one, {"organization_id": one}) for one in organizations])
@@ -105,14 +105,14 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
     if (now - call.created_at).total_seconds() < ABSENT_SECONDS:
         return
     mark_anomaly(call, "absent")
-    note(session, call, "absent", now, "the provider knows no such call")
+    note(session, call, "absent", now, "the provider does not know the call")
     hold = holds.hold_of_call(session, organization_id, call_id)
     is_held = hold is not None and hold.status == HoldStatus.OPEN
     if call.status == CallStatus.ENDED and call.provider_call_id is not None:
         # The call existed, so our own meter settles it. Without a meter, an operator must.
         settle_from_provider(session, call, CallFacts(call.provider_call_id, None), "look", now)
     elif call.status in TALKING:
-        alert_unsettled(session, call, "it was in progress, and Vapi no longer knows it", now)
+        alert_unsettled(session, call, "the call was in progress, and Vapi no longer knows it", now)
     elif not is_held or holds.expire(session, organization_id, call_ids=[call_id], now=now):
         close_expired(session, call, now)
     else:

@@ -78,8 +78,8 @@ def hold_again(session: Session, call: Call, facts: CallFacts, now: datetime) ->
     goes_on.created_at, goes_on.status = call.created_at, call.status
     call.merged_into, call.settled_by, call.tick_at = goes_on.id, "merged", None
     session.flush()
-    note(session, goes_on, "held_again", now, f"the hold of {call.id} was given back")
-    note(session, call, "merged", now, f"it talks, and goes on as {goes_on.id}")
+    note(session, goes_on, "held_again", now, f"the hold of {call.id} was released")
+    note(session, call, "merged", now, f"the call continues as {goes_on.id}")
     for kind in (AlertKind.CALL_UNSETTLED, AlertKind.HOLD_UNANSWERED):
         clear_alerts(session, kind, call.organization_id, call.id, now=now)
     return goes_on

@@ -88,7 +88,9 @@ def settle_from_provider(
     if duration_ms is None:
         duration_ms = metered_ms(call)
         if duration_ms is None:
-            alert_unsettled(session, call, "neither Vapi nor our meter has its duration", now)
+            alert_unsettled(
+                session, call, "neither Vapi nor our meter has the call's duration", now
+            )
             return
         mark_anomaly(call, "metered_by_us")
     _charge(session, call, facts, duration_ms, by=by, now=now)
@@ -103,7 +105,7 @@ def _charge(
     If the ledger refuses the charge, an alert is raised too.
     """
     if duration_ms and not has_rate(call):
-        alert_unsettled(session, call, "its organization has no rate for it", now)
+        alert_unsettled(session, call, "the organization has no rate for the call", now)
         return
     charge = charge_for(session, call, facts, duration_ms)
     withheld = withhold(session, call, duration_ms, now) if charge.cost_micros else Withheld()
@@ -144,7 +146,7 @@ def _compare(
     if duration_ms == 0 and not call.cost_micros and has_talked(session, call):
         # The call was settled as one without a conversation. The provider reported it in progress
         # later.
-        why = "it was settled as a call without a conversation, but its provider reports one"
+        why = "the call was settled as one without a conversation, but Vapi reports one"
         _alert_differs(session, call, now, why=why)
         return
     if duration_ms is None:

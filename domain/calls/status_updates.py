@@ -202,7 +202,7 @@ def _end_settled(session: Session, call: Call, now: datetime) -> None:
     """
     if billing_state(call) is not CallBillingState.TALKING_UNPAID:
         return
-    alert_not_ended(session, call, "it goes on, although the company settled it", now)
+    alert_not_ended(session, call, "the call continues, although the company settled it", now)
     if not decide_ending(session, call, EndCause.SETTLED, now):
         # Its end was decided before its settlement, and the rounds of ending it stopped then.
         stage_for(session, END_CALL, [call])

@@ -100,7 +100,9 @@ def withhold(session: Session, call: Call, duration_ms: int, now: datetime) -> W
     if is_cost_settled(call):
         return Withheld()
     if call.refusal == FOREIGN_NUMBER:
-        return Withheld("its number or assistant belongs to other organizations; see call_foreign")
+        return Withheld(
+            "the call's number or assistant belongs to other organizations; see call_foreign"
+        )
     if call.origin != CallOrigin.ADOPTED or not is_outgoing(call) or merged_ids(session, call):
         call.withheld_for = None
         return Withheld()

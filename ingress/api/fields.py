@@ -41,7 +41,7 @@ class Fields:
         if not isinstance(value, str) or not 0 < len(value) <= length_max:
             raise _bad(name, f"must be a text of 1 to {length_max} characters")
         if not value.isprintable() or value != value.strip():
-            raise _bad(name, "holds what no such text may")
+            raise _bad(name, "must not start or end with a blank, or have control characters")
         return value
 
     def number(

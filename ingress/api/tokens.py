@@ -156,7 +156,7 @@ class Tokens:
             header = jwt.get_unverified_header(token)
             found = self._keys.key(str(header.get("kid")))
             if found is None or header.get("alg") != found[0]:
-                raise BadToken("the token is not by a key of ours")
+                raise BadToken("the token names no key of API_JWKS_FILE")
             claims = jwt.decode(
                 token,
                 found[1],
@@ -169,7 +169,7 @@ class Tokens:
         except jwt.ExpiredSignatureError:
             raise BadToken("the token has expired") from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
-            raise BadToken("the token proves nothing") from None
+            raise BadToken("the token's signature or a claim is invalid") from None
         return _bearer(claims)
 
 

@@ -251,8 +251,8 @@ class CertificateStore:
             download.set_exception(error)
         except BaseException:
             # The waiting threads must not wait for a thread that has ended.
-            self._settle(url, failure=CertificateUnavailable("the download broke off"))
-            download.set_exception(CertificateUnavailable("the download broke off"))
+            self._settle(url, failure=CertificateUnavailable("the download was interrupted"))
+            download.set_exception(CertificateUnavailable("the download was interrupted"))
             raise
         else:
             self._settle(url, certificate=certificate)

@@ -85,9 +85,9 @@ def transmission_of(headers: Mapping[str, str]) -> Transmission:
     time = _checked(given, "paypal-transmission-time")
     sent_at = instant_of(time)
     if not _TRANSMISSION_ID.fullmatch(identifier):
-        raise ForgedWebhook("the transmission id is odd")
+        raise ForgedWebhook("the transmission id is malformed")
     if sent_at is None:
-        raise ForgedWebhook("the transmission time is junk")
+        raise ForgedWebhook("the transmission time is malformed")
     if _checked(given, "paypal-auth-algo") != _ALGORITHM:
         raise ForgedWebhook("the algorithm is not SHA256withRSA")
     try:
@@ -218,7 +218,7 @@ def _checked(given: Mapping[str, str], name: str) -> str:
     if value is None:
         raise ForgedWebhook(f"{name} is missing")
     if not value or len(value) > _HEADER_LENGTH_MAX or not value.isascii():
-        raise ForgedWebhook(f"{name} is odd")
+        raise ForgedWebhook(f"{name} is malformed")
     return value
 
 

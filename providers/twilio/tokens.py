@@ -136,7 +136,7 @@ class _SharedFetch:
     def _answer(self, one: _Fetch, sid: str) -> None:
         # Counted from the start of the request, because the answer may be as old as that.
         over_at = self._clock() + self._kept_seconds
-        answer: str | Exception = ProviderUnavailable("the request broke off")
+        answer: str | Exception = ProviderUnavailable("the request was interrupted")
         try:
             answer = self._fetch(sid)
         except (Refused, ProviderUnavailable, CredentialsRejected, HeldBack) as error:

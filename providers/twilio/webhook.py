@@ -46,7 +46,7 @@ def verify(
     if not signature or not token:
         raise ForgedWebhook("the signature is missing")
     if not path_and_query.startswith("/"):
-        raise ForgedWebhook("the path is odd")
+        raise ForgedWebhook("the path is malformed")
     url = f"{public_url}{path_and_query}"
     try:
         hashes = parse_qs(urlsplit(url).query, max_num_fields=_PARAMETERS_MAX).get("bodySHA256")
@@ -80,7 +80,7 @@ def account_sid_of(body: bytes) -> str:
         raise MalformedWebhook("the callback does not name one account")
     value = values.pop()
     if not _ACCOUNT_SID.fullmatch(value):
-        raise MalformedWebhook("the callback's AccountSid is odd")
+        raise MalformedWebhook("the callback's AccountSid is malformed")
     return value
 
 
@@ -106,7 +106,7 @@ def _one(params: dict[str, list[str]], name: str, pattern: re.Pattern[str]) -> s
     values = set(params.get(name, []))
     value = values.pop() if len(values) == 1 else ""
     if not pattern.fullmatch(value):
-        raise MalformedWebhook(f"{name} is missing or odd")
+        raise MalformedWebhook(f"{name} is missing or malformed")
     return value
 
 

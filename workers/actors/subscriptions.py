@@ -55,7 +55,13 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
             run.now,
             grace_seconds=run.settings.subscription_grace_seconds,
         )
-        return None if seconds is None else Later(seconds, "the answer is not believed yet")
+        return (
+            None
+            if seconds is None
+            else Later(
+                seconds, "the provider's response contradicts a newer event and is read again"
+            )
+        )
 
     try:
         run.record(record)

@@ -65,7 +65,7 @@ def converge_twilio(run: Run, brand_id: str) -> None:
     def end(session: Session) -> Later | None:
         read_seconds_ago = time.monotonic() - read_began
         if twilio_state.release_lease(session, lease, read_seconds_ago=read_seconds_ago):
-            return Later(run.waits.recheck_seconds, "a lost request may still land")
+            return Later(run.waits.recheck_seconds, "a lost request may still take effect")
         return None
 
     run.record(end)

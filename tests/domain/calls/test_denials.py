@@ -106,7 +106,7 @@ def test_in_progress_after_a_free_settlement_is_refreshed_and_alerted(customer):
     (alert,) = customer.alerts("call_differs")
     assert (
         alert.details["why"]
-        == "it was settled as a call without a conversation, but its provider reports one"
+        == "the call was settled as one without a conversation, but Vapi reports one"
     )
     assert customer.cents() == (100, 0, 0)
 

@@ -164,7 +164,7 @@ def test_alert_is_raised_when_neither_vapi_nor_twilio_accepts_the_order(ending):
     assert ending.alerts("call_not_ended") == []
     end(ending, begin(ending), [])
     (alert,) = ending.alerts("call_not_ended")
-    assert alert.details["why"] == "neither Vapi nor Twilio accepted the order to end it"
+    assert alert.details["why"] == "neither Vapi nor Twilio accepted the order to end the call"
     assert ending.call().end_told_at is None
 
 

@@ -68,7 +68,7 @@ def test_call_whose_refresh_still_waits_is_alerted_and_not_refreshed_twice(custo
     # Then one refresh is staged, and an alert is raised
     assert customer.jobs("look_at_call") == ["c1"]
     (alert,) = customer.alerts("hold_unanswered")
-    assert alert.details["why"] == "its refresh is still waiting"
+    assert alert.details["why"] == "the call's refresh is still waiting"
     # And once that refresh is done, the call is refreshed again
     assert sweep(customer, later(SILENT + 400)) == ["c1"]
 

@@ -90,7 +90,7 @@ def test_call_without_a_leg_that_ignores_orders_raises_an_alert_at_once(phone):
     phone.decide(call_id)
     phone.rounds(call_id, ending.VAPI_ROUNDS + 1)
     (alert,) = phone.alerts("call_not_ended", call_id)
-    assert alert.details["why"] == "neither Vapi nor Twilio accepted the order to end it"
+    assert alert.details["why"] == "neither Vapi nor Twilio accepted the order to end the call"
     assert phone.hold(call_id).status == "open"
 
 
