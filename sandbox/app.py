@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandbox.control import Control
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, json_answer
+from sandbox.exchange import Answer, ApiRequest, json_answer
 from sandbox.gate import Gate, Handler
 from sandbox.paypal import api as paypal
 from sandbox.paypal.control import PayPalControl
@@ -90,8 +90,8 @@ def _provider(
     return Mount(f"/{name}", routes=routes)
 
 
-def _not_found(sandbox: Sandbox, call: Call) -> Answer:
-    message = f"no such operation: {call.method} {call.path}"
+def _not_found(sandbox: Sandbox, request: ApiRequest) -> Answer:
+    message = f"no such operation: {request.method} {request.path}"
     return json_answer({"name": "RESOURCE_NOT_FOUND", "message": message}, 404)
 
 

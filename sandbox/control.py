@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.asking import refuse, understand
+from sandbox.control_requests import parse_request, refuse
 from sandbox.core import Sandbox
-from sandbox.faults import Order
+from sandbox.faults import FaultRequest
 
 
 class Target(BaseModel):
@@ -48,8 +48,8 @@ class Control:
 
     async def set_target(self, request: Request) -> Response:
         """Deliver webhooks to another address from now on."""
-        asked = await understand(request, Target)
-        self._sandbox.target = asked.url.rstrip("/")
+        body = await parse_request(request, Target)
+        self._sandbox.target = body.url.rstrip("/")
         return JSONResponse({"target": self._sandbox.target})
 
     async def list_deliveries(self, request: Request) -> Response:
@@ -73,7 +73,7 @@ class Control:
 
     async def add_fault(self, request: Request) -> Response:
         """Activate a fault."""
-        fault = self._sandbox.faults.add(await understand(request, Order))
+        fault = self._sandbox.faults.add(await parse_request(request, FaultRequest))
         return JSONResponse(fault.to_dict(), 201)
 
     async def list_faults(self, request: Request) -> Response:

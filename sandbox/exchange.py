@@ -1,4 +1,4 @@
-"""One request to a stand-in and its response, as plain values for the handlers.
+"""One API request to a stand-in and its response, as plain values for handlers.
 
 Handlers are synchronous. Each one runs in one step, so no other request sees half of its effect.
 """
@@ -22,7 +22,7 @@ _ID_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
 
 
 @dataclass(frozen=True)
-class Call:
+class ApiRequest:
     """A request as received. `path` is the provider's own, without our prefix."""
 
     provider: str
@@ -93,7 +93,7 @@ def same_secret(given: str, expected: str) -> bool:
     return secrets.compare_digest(given.encode(), expected.encode())
 
 
-def letters(length: int) -> str:
+def random_id(length: int) -> str:
     """Generate a random ID of capital letters and digits."""
     return "".join(secrets.choice(_ID_LETTERS) for _ in range(length))
 

@@ -20,7 +20,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sandbox.exchange import Call, Json
+from sandbox.exchange import ApiRequest, Json
 
 Kind = Literal["delay", "hold", "act_then_drop", "act_then_timeout", "drop", "status"]
 _random = SystemRandom()
@@ -35,16 +35,16 @@ class Match(BaseModel):
     path_contains: str | None = None
     form: dict[str, str] = Field(default_factory=dict)
 
-    def strikes(self, call: Call) -> bool:
+    def matches(self, request: ApiRequest) -> bool:
         """Return whether the request fulfils the conditions."""
-        if self.method is not None and self.method.upper() != call.method:
+        if self.method is not None and self.method.upper() != request.method:
             return False
-        if self.path_contains is not None and self.path_contains not in call.path:
+        if self.path_contains is not None and self.path_contains not in request.path:
             return False
-        return self.form.items() <= call.form().items()
+        return self.form.items() <= request.form().items()
 
 
-class Order(BaseModel):
+class FaultRequest(BaseModel):
     """A request for a fault. `seconds` is the delay, or the time without an answer."""
 
     model_config = ConfigDict(extra="forbid")
@@ -60,12 +60,12 @@ class Order(BaseModel):
 
 
 @dataclass
-class Held:
+class HeldRequest:
     """A request that was received and waits for the decision whether it takes effect."""
 
     #: True: the request takes effect. False: it is dropped as if it had never arrived.
     decision: asyncio.Future[bool]
-    landed: asyncio.Event
+    effect_done: asyncio.Event
 
 
 @dataclass
@@ -73,13 +73,13 @@ class Fault:
     """An active fault, with how often it was applied and the requests that it holds."""
 
     id: str
-    order: Order
+    order: FaultRequest
     hits: int = 0
-    held: list[Held] = field(default_factory=list)
+    held: list[HeldRequest] = field(default_factory=list)
 
-    def hold(self) -> Held:
+    def hold(self) -> HeldRequest:
         """Hold one more request."""
-        held = Held(asyncio.get_running_loop().create_future(), asyncio.Event())
+        held = HeldRequest(asyncio.get_running_loop().create_future(), asyncio.Event())
         self.held.append(held)
         return held
 
@@ -89,7 +89,7 @@ class Fault:
         for one in held:
             one.decision.set_result(True)
         for one in held:
-            await one.landed.wait()
+            await one.effect_done.wait()
         return len(held)
 
     def discard(self) -> None:
@@ -110,17 +110,17 @@ class Faults:
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
 
-    def add(self, order: Order) -> Fault:
+    def add(self, order: FaultRequest) -> Fault:
         """Activate a fault."""
         fault = Fault(f"fault_{token_hex(6)}", order)
         self._faults[fault.id] = fault
         return fault
 
-    def pick(self, call: Call) -> Fault | None:
+    def pick(self, request: ApiRequest) -> Fault | None:
         """Return the fault that applies to this request, and count the hit."""
         for fault in self._faults.values():
             order = fault.order
-            if order.provider != call.provider or not order.match.strikes(call):
+            if order.provider != request.provider or not order.match.matches(request):
                 continue
             if order.times is not None and fault.hits >= order.times:
                 continue

@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, Json, Rejected
+from sandbox.exchange import Answer, ApiRequest, Json, Rejected
 from sandbox.faults import Fault
 
-Handler = Callable[[Sandbox, Call], Answer]
+Handler = Callable[[Sandbox, ApiRequest], Answer]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 #: Key of the connection's transport in the scope's extensions. server.py stores it there.
@@ -55,28 +55,30 @@ class Gate:
 
         return receive
 
-    async def _handle(self, call: Call, handler: Handler) -> Response:
-        entry = self._sandbox.journal.record(call)
-        fault = self._sandbox.faults.pick(call)
+    async def _handle(self, request: ApiRequest, handler: Handler) -> Response:
+        entry = self._sandbox.journal.record(request)
+        fault = self._sandbox.faults.pick(request)
         if fault is None:
-            return self._act(call, handler, entry)
+            return self._act(request, handler, entry)
         entry["fault_id"] = fault.id
-        return await self._fail(fault, call, handler, entry)
+        return await self._fail(fault, request, handler, entry)
 
-    async def _fail(self, fault: Fault, call: Call, handler: Handler, entry: Json) -> Response:
+    async def _fail(
+        self, fault: Fault, request: ApiRequest, handler: Handler, entry: Json
+    ) -> Response:
         order = fault.order
         match order.kind:
             case "delay":
                 await asyncio.sleep(order.seconds)
-                return self._act(call, handler, entry)
+                return self._act(request, handler, entry)
             case "hold":
-                return await self._hold(fault, call, handler, entry)
+                return await self._hold(fault, request, handler, entry)
             case "act_then_drop":
-                self._act(call, handler, entry)
+                self._act(request, handler, entry)
                 entry["outcome"] = "acted, not answered"
                 return NoAnswer()
             case "act_then_timeout":
-                self._act(call, handler, entry)
+                self._act(request, handler, entry)
                 entry["outcome"] = "acted, not answered"
                 await asyncio.sleep(order.seconds)
                 return NoAnswer()
@@ -85,31 +87,33 @@ class Gate:
                 return NoAnswer()
             case "status":
                 entry["outcome"], entry["status"] = "answered by fault", order.status
-                return _refusal(call, order.status, order.headers)
+                return _refusal(request, order.status, order.headers)
 
-    async def _hold(self, fault: Fault, call: Call, handler: Handler, entry: Json) -> Response:
+    async def _hold(
+        self, fault: Fault, request: ApiRequest, handler: Handler, entry: Json
+    ) -> Response:
         held = fault.hold()
         entry["outcome"] = "held"
         if not await held.decision:
             entry["outcome"] = "dropped"
             return NoAnswer()
         try:
-            return self._act(call, handler, entry)
+            return self._act(request, handler, entry)
         finally:
-            held.landed.set()
+            held.effect_done.set()
 
-    def _act(self, call: Call, handler: Handler, entry: Json) -> Response:
+    def _act(self, request: ApiRequest, handler: Handler, entry: Json) -> Response:
         try:
-            answer = handler(self._sandbox, call)
+            answer = handler(self._sandbox, request)
         except Rejected as rejected:
             answer = rejected.answer
         entry["outcome"], entry["status"] = "answered", answer.status
         return _response(answer)
 
 
-async def _read(provider: str, request: Request) -> Call:
+async def _read(provider: str, request: Request) -> ApiRequest:
     path = request.url.path.removeprefix(f"/{provider}")
-    return Call(
+    return ApiRequest(
         provider=provider,
         method=request.method,
         path=path,
@@ -127,11 +131,11 @@ def _response(answer: Answer) -> Response:
     return response
 
 
-def _refusal(call: Call, status: int, headers: dict[str, str]) -> Response:
+def _refusal(request: ApiRequest, status: int, headers: dict[str, str]) -> Response:
     # Only Twilio's clients read the body of such a response, so only Twilio's has the provider's
     # format.
     message = "this failure was requested from the sandbox"
-    if call.provider == "twilio":
+    if request.provider == "twilio":
         code = 20429 if status == 429 else 20000 + status
         body = f'{{"code":{code},"message":"{message}","more_info":"","status":{status}}}'
     else:

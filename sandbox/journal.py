@@ -10,7 +10,7 @@ import re
 from collections import deque
 from typing import Any
 
-from sandbox.exchange import Call, Json, iso_ms
+from sandbox.exchange import ApiRequest, Json, iso_ms
 
 #: Number of requests kept. The oldest are dropped first.
 _ENTRIES_MAX = 5000
@@ -23,19 +23,19 @@ class Journal:
     def __init__(self) -> None:
         self._entries: deque[Json] = deque(maxlen=_ENTRIES_MAX)
 
-    def record(self, call: Call) -> Json:
+    def record(self, request: ApiRequest) -> Json:
         """Record a request on arrival, before it is handled.
 
         The caller fills in `outcome` and `status` of the returned entry later.
         """
         entry: Json = {
             "at": iso_ms(),
-            "provider": call.provider,
-            "method": call.method,
-            "path": call.path,
-            "query": _without_secrets(dict(call.query)),
-            "form": _without_secrets(call.form()),
-            "json": _without_secrets(call.json()),
+            "provider": request.provider,
+            "method": request.method,
+            "path": request.path,
+            "query": _without_secrets(dict(request.query)),
+            "form": _without_secrets(request.form()),
+            "json": _without_secrets(request.json()),
             "fault_id": None,
             "outcome": "received",
             "status": None,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sandbox.exchange import letters
+from sandbox.exchange import random_id
 
 #: Common name and only alternative name of the certificate that signs PayPal's webhooks: the name
 #: that PayPal's own sandbox uses. Source: the certificates of real deliveries.
@@ -81,9 +81,9 @@ def write_private(path: Path, data: bytes) -> None:
 def _load_secrets(path: Path) -> Secrets:
     kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     made = Secrets(
-        paypal_client_id="A" + letters(39),
-        paypal_client_secret="E" + letters(39),
-        paypal_webhook_id=letters(17),
+        paypal_client_id="A" + random_id(39),
+        paypal_client_secret="E" + random_id(39),
+        paypal_webhook_id=random_id(17),
         twilio_account_sid="AC" + secrets.token_hex(16),
         twilio_auth_token=secrets.token_hex(16),
         stripe_api_key="sk_test_" + secrets.token_hex(16),

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, Json, iso_seconds, json_answer, same_secret
+from sandbox.exchange import Answer, ApiRequest, Json, iso_seconds, json_answer, same_secret
 from sandbox.gate import Handler
 from sandbox.paypal.events import EventContent, announce
 from sandbox.paypal.problems import invalid, problem, unprocessable
@@ -34,53 +34,53 @@ _REASON_MAX = 128
 _CUSTOM_ID = re.compile(r"[\x20-\x7e]{1,127}")
 
 
-def _found(kind: Shelf[Json], call: Call) -> Json:
-    resource = kind.get(call.params["id"])
+def _found(shelf: Shelf[Json], request: ApiRequest) -> Json:
+    resource = shelf.get(request.params["id"])
     if resource is None:
         raise problem(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "No such resource.")
     return resource
 
 
-def _request_id(call: Call, operation: str) -> str:
+def _request_id(request: ApiRequest, operation: str) -> str:
     """Return PayPal-Request-Id with its operation, or a blank if there is none."""
-    given = call.headers.get("paypal-request-id", "")
+    given = request.headers.get("paypal-request-id", "")
     return f"{operation} {given}" if given else ""
 
 
 def _authorized(handler: Handler) -> Handler:
-    def checked(sandbox: Sandbox, call: Call) -> Answer:
-        until = sandbox.paypal.tokens.get(call.bearer())
+    def checked(sandbox: Sandbox, request: ApiRequest) -> Answer:
+        until = sandbox.paypal.tokens.get(request.bearer())
         if until is None or until < datetime.now(UTC):
             body = {"error": "invalid_token", "error_description": "The token is not valid"}
             return json_answer(body, 401)
-        return handler(sandbox, call)
+        return handler(sandbox, request)
 
     return checked
 
 
-def _body(call: Call) -> Json:
-    body = call.json()
+def _body(request: ApiRequest) -> Json:
+    body = request.json()
     if body is None:
         raise problem(400, "INVALID_REQUEST", "MALFORMED_REQUEST_JSON", "Not a JSON object.")
     return body
 
 
-def _shown(call: Call, resource: Json, status: int) -> Answer:
+def _shown(request: ApiRequest, resource: Json, status: int) -> Answer:
     # The response is minimal unless the client sends `Prefer: return=representation`.
-    if "return=representation" in call.headers.get("prefer", ""):
+    if "return=representation" in request.headers.get("prefer", ""):
         return json_answer(resource, status)
     return json_answer({key: resource[key] for key in ("id", "status", "links")}, status)
 
 
-def give_token(sandbox: Sandbox, call: Call) -> Answer:
+def give_token(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST /v1/oauth2/token."""
-    user, password = call.basic()
+    user, password = request.basic()
     ours = sandbox.keys.secrets
     known = same_secret(user, ours.paypal_client_id)
     if not (known and same_secret(password, ours.paypal_client_secret)):
         body = {"error": "invalid_client", "error_description": "Client authentication failed"}
         return json_answer(body, 401)
-    if call.form().get("grant_type") != "client_credentials":
+    if request.form().get("grant_type") != "client_credentials":
         body = {"error": "unsupported_grant_type", "error_description": "Unknown grant_type"}
         return json_answer(body, 400)
     token = f"A21AA{secrets.token_urlsafe(60)}"
@@ -96,16 +96,16 @@ def give_token(sandbox: Sandbox, call: Call) -> Answer:
     return json_answer(given)
 
 
-def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
+def create_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST /v1/billing/subscriptions.
 
     Replay: a request with a known PayPal-Request-Id returns the subscription of the first request.
     """
-    body = _body(call)
-    request_id = _request_id(call, "subscription")
+    body = _body(request)
+    request_id = _request_id(request, "subscription")
     made = sandbox.paypal.made_by_request.get(request_id)
     if made is not None:
-        return _shown(call, sandbox.paypal.subscriptions[made], 200)
+        return _shown(request, sandbox.paypal.subscriptions[made], 200)
     plan_id = body.get("plan_id")
     if not isinstance(plan_id, str) or not plan_id:
         raise invalid("/plan_id", "MISSING_REQUIRED_PARAMETER", "A required field is missing.")
@@ -116,47 +116,54 @@ def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
     if request_id:
         sandbox.paypal.made_by_request[request_id] = subscription["id"]
     announce(sandbox, EventContent("BILLING.SUBSCRIPTION.CREATED", "subscription", subscription))
-    return _shown(call, subscription, 201)
+    return _shown(request, subscription, 201)
 
 
-def list_subscriptions(sandbox: Sandbox, call: Call) -> Answer:
+def list_subscriptions(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/billing/subscriptions, with all of them on one page."""
     found = list(sandbox.paypal.subscriptions.values())
     return json_answer({"subscriptions": found, "links": []})
 
 
-def get_subscription(sandbox: Sandbox, call: Call) -> Answer:
+def get_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/billing/subscriptions/{id}."""
-    return json_answer(_found(sandbox.paypal.subscriptions, call))
+    return json_answer(_found(sandbox.paypal.subscriptions, request))
 
 
-def cancel_subscription(sandbox: Sandbox, call: Call) -> Answer:
+def cancel_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST .../cancel: only from ACTIVE or SUSPENDED, and irreversible."""
-    return _change_status(sandbox, call, ("ACTIVE", "SUSPENDED"), "CANCELLED", reason_required=True)
+    return _change_status(
+        sandbox, request, ("ACTIVE", "SUSPENDED"), "CANCELLED", reason_required=True
+    )
 
 
-def suspend_subscription(sandbox: Sandbox, call: Call) -> Answer:
+def suspend_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST .../suspend: only from ACTIVE."""
-    return _change_status(sandbox, call, ("ACTIVE",), "SUSPENDED", reason_required=True)
+    return _change_status(sandbox, request, ("ACTIVE",), "SUSPENDED", reason_required=True)
 
 
-def activate_subscription(sandbox: Sandbox, call: Call) -> Answer:
+def activate_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST .../activate: only from SUSPENDED.
 
     A subscription with too many failed payments cannot be activated.
     """
-    subscription = _found(sandbox.paypal.subscriptions, call)
+    subscription = _found(sandbox.paypal.subscriptions, request)
     failed = subscription["billing_info"]["failed_payments_count"]
     if subscription["status"] == "SUSPENDED" and failed >= FAILURE_THRESHOLD:
         raise unprocessable("SUBSCRIPTION_CANNOT_BE_ACTIVATED", "Too many payments have failed.")
-    return _change_status(sandbox, call, ("SUSPENDED",), "ACTIVE", reason_required=False)
+    return _change_status(sandbox, request, ("SUSPENDED",), "ACTIVE", reason_required=False)
 
 
 def _change_status(
-    sandbox: Sandbox, call: Call, allowed: tuple[str, ...], status: str, *, reason_required: bool
+    sandbox: Sandbox,
+    request: ApiRequest,
+    allowed: tuple[str, ...],
+    status: str,
+    *,
+    reason_required: bool,
 ) -> Answer:
-    subscription = _found(sandbox.paypal.subscriptions, call)
-    reason = (_body(call) if call.body else {}).get("reason")
+    subscription = _found(sandbox.paypal.subscriptions, request)
+    reason = (_body(request) if request.body else {}).get("reason")
     if reason_required and not reason:
         raise invalid("/reason", "MISSING_REQUIRED_PARAMETER", "A required field is missing.")
     if reason is not None and (not isinstance(reason, str) or len(reason) > _REASON_MAX):
@@ -173,37 +180,37 @@ def _change_status(
     return Answer(204)
 
 
-def get_capture(sandbox: Sandbox, call: Call) -> Answer:
+def get_capture(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v2/payments/captures/{id}."""
-    return json_answer(_found(sandbox.paypal.captures, call))
+    return json_answer(_found(sandbox.paypal.captures, request))
 
 
-def get_refund(sandbox: Sandbox, call: Call) -> Answer:
+def get_refund(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v2/payments/refunds/{id}."""
-    return json_answer(_found(sandbox.paypal.refunds, call))
+    return json_answer(_found(sandbox.paypal.refunds, request))
 
 
-def get_dispute(sandbox: Sandbox, call: Call) -> Answer:
+def get_dispute(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/customer/disputes/{id}."""
-    return json_answer(_found(sandbox.paypal.disputes, call))
+    return json_answer(_found(sandbox.paypal.disputes, request))
 
 
-def refund_capture(sandbox: Sandbox, call: Call) -> Answer:
+def refund_capture(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST .../captures/{id}/refund: refund a given amount or all that is left.
 
     Replay: a request with a known PayPal-Request-Id returns the refund of the first request.
     """
-    capture = _found(sandbox.paypal.captures, call)
-    request_id = _request_id(call, f"refund {capture['id']}")
+    capture = _found(sandbox.paypal.captures, request)
+    request_id = _request_id(request, f"refund {capture['id']}")
     made = sandbox.paypal.made_by_request.get(request_id)
     if made is not None:
-        return _shown(call, sandbox.paypal.refunds[made], 200)
-    value = _refundable(sandbox, capture, (_body(call) if call.body else {}).get("amount"))
+        return _shown(request, sandbox.paypal.refunds[made], 200)
+    value = _refundable(sandbox, capture, (_body(request) if request.body else {}).get("amount"))
     refund = sandbox.paypal.add_refund(capture, value)
     if request_id:
         sandbox.paypal.made_by_request[request_id] = refund["id"]
     announce(sandbox, EventContent("PAYMENT.CAPTURE.REFUNDED", "refund", refund))
-    return _shown(call, refund, 201)
+    return _shown(request, refund, 201)
 
 
 def _refundable(sandbox: Sandbox, capture: Json, amount: Json | None) -> str:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.asking import Asked, Currency, Value, refuse, understand
+from sandbox.control_requests import ControlRequest, Currency, Value, parse_request, refuse
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.paypal.control_money import MoneyControl
@@ -34,17 +34,17 @@ from sandbox.paypal.state import StoredEvent, set_subscription_status
 Status = Literal["APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
 
 
-class NewSubscription(Asked):
+class NewSubscription(ControlRequest):
     organization_id: str = Field(min_length=1, max_length=127)
     status: Status = "ACTIVE"
     plan_id: str = DEFAULT_PLAN
 
 
-class NewStatus(Asked):
+class NewStatus(ControlRequest):
     status: Status
 
 
-class NewEvent(Asked):
+class NewEvent(ControlRequest):
     event_type: str = Field(pattern=r"^[A-Z-]+(\.[A-Z-]+)+$")
     organization_id: str = ""
     resource_id: str = ""
@@ -66,7 +66,7 @@ class NewEvent(Asked):
     forge: Forgery | None = None
 
 
-class Redelivery(Asked):
+class Redelivery(ControlRequest):
     copies: int = Field(1, ge=1, le=200)
     forge: Literal["body_crc"] | None = None
 
@@ -92,11 +92,11 @@ class PayPalControl:
 
     async def add_subscription(self, request: Request) -> Response:
         """Create a subscription and deliver the event of its status."""
-        asked = await understand(request, NewSubscription)
+        body = await parse_request(request, NewSubscription)
         subscription = self._sandbox.paypal.add_subscription(
-            asked.plan_id, asked.organization_id, asked.status
+            body.plan_id, body.organization_id, body.status
         )
-        return await self._deliver_subscription_event(subscription, asked, 201)
+        return await self._deliver_subscription_event(subscription, body, 201)
 
     async def list_subscriptions(self, request: Request) -> Response:
         """Show all subscriptions, or those of one organization."""
@@ -106,45 +106,45 @@ class PayPalControl:
 
     async def set_status(self, request: Request) -> Response:
         """Set any status, as PayPal itself might, and deliver its event."""
-        asked = await understand(request, NewStatus)
+        body = await parse_request(request, NewStatus)
         subscription = self._sandbox.paypal.subscriptions.get(request.path_params["id"])
         if subscription is None:
             return refuse("no such subscription", 404)
-        set_subscription_status(subscription, asked.status)
-        return await self._deliver_subscription_event(subscription, asked, 200)
+        set_subscription_status(subscription, body.status)
+        return await self._deliver_subscription_event(subscription, body, 200)
 
     async def add_event(self, request: Request) -> Response:
         """Set the state that an event implies, and deliver the event."""
-        asked = await understand(request, NewEvent)
-        if not (asked.organization_id or asked.resource_id):
+        body = await parse_request(request, NewEvent)
+        if not (body.organization_id or body.resource_id):
             return refuse("organization_id or resource_id is needed", 422)
         subject = Subject(
-            asked.organization_id,
-            asked.resource_id,
-            asked.value or "",
-            asked.currency,
+            body.organization_id,
+            body.resource_id,
+            body.value or "",
+            body.currency,
             # A forged event must not change PayPal's own state.
-            asked.keep_state or asked.forge is not None,
-            asked.create_time,
-            new_payment=asked.new_payment,
-            outcome_code=asked.outcome_code,
+            body.keep_state or body.forge is not None,
+            body.create_time,
+            new_payment=body.new_payment,
+            outcome_code=body.outcome_code,
         )
         try:
-            content = apply_event(self._sandbox, asked.event_type, subject)
+            content = apply_event(self._sandbox, body.event_type, subject)
         except UnknownResource as error:
             return refuse(f"no such resource: {error}", 404)
         except AmountRefused as error:
             return refuse(str(error), 422)
-        envelope = asked.model_dump(
+        envelope = body.model_dump(
             include={"event_id", "create_time", "transmission_id", "transmission_time"}
         )
         content = EventContent(**{**vars(content), **envelope})
-        event = make_event(self._sandbox, content, asked.forge)
+        event = make_event(self._sandbox, content, body.forge)
         # The ingress refuses a forgery. Retries would only add noise to the list of deliveries.
-        retry = asked.retry and asked.forge is None
+        retry = body.retry and body.forge is None
         deliveries: list[Json] = []
-        if asked.deliver:
-            deliveries = await self._send(event, asked.copies, retry)
+        if body.deliver:
+            deliveries = await self._send(event, body.copies, retry)
         return JSONResponse(deliveries or [_unsent(event)])
 
     async def get_event(self, request: Request) -> Response:
@@ -164,11 +164,11 @@ class PayPalControl:
 
     async def redeliver(self, request: Request) -> Response:
         """Send an event again unchanged, or a forged body under the same headers."""
-        asked = await understand(request, Redelivery)
+        body = await parse_request(request, Redelivery)
         event = self._sandbox.paypal.events.get(request.path_params["id"])
         if event is None:
             return refuse("no such event", 404)
-        if asked.forge == "body_crc":
+        if body.forge == "body_crc":
             event = StoredEvent(
                 event.event_id,
                 event.event_type,
@@ -176,8 +176,8 @@ class PayPalControl:
                 event.headers,
                 forge_body(event.body),
             )
-        retry = asked.retry and asked.forge is None
-        return JSONResponse(await self._send(event, asked.copies, retry))
+        retry = body.retry and body.forge is None
+        return JSONResponse(await self._send(event, body.copies, retry))
 
     async def revoke_tokens(self, request: Request) -> Response:
         """Invalidate every token issued so far."""
@@ -185,15 +185,15 @@ class PayPalControl:
         return Response(status_code=204)
 
     async def _deliver_subscription_event(
-        self, subscription: Json, asked: Asked, code: int
+        self, subscription: Json, body: ControlRequest, code: int
     ) -> Response:
         event_type = event_type_of_subscription(subscription["status"])
         content = EventContent(event_type, "subscription", subscription)
-        deliveries = await self._deliver(content, asked)
+        deliveries = await self._deliver(content, body)
         return JSONResponse(subscription | {"deliveries": deliveries}, code)
 
-    async def _deliver(self, content: EventContent, asked: Asked) -> list[Json]:
-        return await deliver(self._sandbox, content, retry=asked.retry) if asked.deliver else []
+    async def _deliver(self, content: EventContent, body: ControlRequest) -> list[Json]:
+        return await deliver(self._sandbox, content, retry=body.retry) if body.deliver else []
 
     async def _send(self, event: StoredEvent, copies: int, retry: bool) -> list[Json]:
         addressed = parcel(self._sandbox, event)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.asking import Asked, Currency, Value, refuse, understand
+from sandbox.control_requests import ControlRequest, Currency, Value, parse_request, refuse
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.paypal.disputes import open_dispute, reopen_dispute, resolve_dispute
@@ -19,25 +19,25 @@ from sandbox.paypal.scenario import dispute_event
 from sandbox.paypal.state import capture_of, money
 
 
-class NewCapture(Asked):
+class NewCapture(ControlRequest):
     organization_id: str = Field(min_length=1, max_length=127)
     value: Value
     currency: Currency = "USD"
     status: Literal["COMPLETED", "PENDING", "DECLINED"] = "COMPLETED"
 
 
-class NewRefund(Asked):
+class NewRefund(ControlRequest):
     value: Value | None = None
     status: Literal["COMPLETED", "PENDING"] = "COMPLETED"
     #: Whether PayPal itself reversed the payment, as after a lost dispute.
     reversal: bool = False
 
 
-class NewRefundStatus(Asked):
+class NewRefundStatus(ControlRequest):
     status: Literal["COMPLETED", "FAILED", "CANCELLED"]
 
 
-class NewDispute(Asked):
+class NewDispute(ControlRequest):
     capture_id: str = Field(min_length=1)
     #: Further payments that the same dispute covers.
     also: list[str] = Field(default=[], max_length=10)
@@ -47,7 +47,7 @@ class NewDispute(Asked):
     asset: str | None = Field(default=None, pattern=r"^[A-Z]{3,10}$")
 
 
-class Outcome(Asked):
+class Outcome(ControlRequest):
     outcome_code: str = Field(pattern=r"^[A-Z_]{1,64}$")
     refunded: Value | None = None
     #: The part of the refund that the seller paid. PayPal paid the rest. If None, the dispute shows
@@ -55,12 +55,8 @@ class Outcome(Asked):
     borne_by_seller: Value | None = None
 
 
-class Again(Asked):
-    """A request without fields, apart from how to deliver."""
-
-
 class MoneyControl:
-    """The endpoints. Each one responds after the first deliveries were answered."""
+    """The endpoints. Each responds after the first attempt of each delivery has ended."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -79,11 +75,11 @@ class MoneyControl:
 
     async def add_capture(self, request: Request) -> Response:
         """Create a payment and deliver its event."""
-        asked = await understand(request, NewCapture)
-        amount = money(asked.value, asked.currency)
-        capture = self._sandbox.paypal.add_capture(asked.organization_id, amount, asked.status)
-        content = EventContent(f"PAYMENT.CAPTURE.{asked.status}", "capture", capture)
-        return await self._answer(content, asked, 201)
+        body = await parse_request(request, NewCapture)
+        amount = money(body.value, body.currency)
+        capture = self._sandbox.paypal.add_capture(body.organization_id, amount, body.status)
+        content = EventContent(f"PAYMENT.CAPTURE.{body.status}", "capture", capture)
+        return await self._answer(content, body, 201)
 
     async def list_captures(self, request: Request) -> Response:
         """Show every payment, with the total of its refunds."""
@@ -102,68 +98,70 @@ class MoneyControl:
 
     async def refund_capture(self, request: Request) -> Response:
         """Refund part of a payment, or all that is left, and deliver the event."""
-        asked = await understand(request, NewRefund)
+        body = await parse_request(request, NewRefund)
         state = self._sandbox.paypal
         capture = state.captures.get(request.path_params["id"])
         if capture is None:
             return refuse("no such capture", 404)
         left = state.left_of(capture)
-        value = asked.value or f"{left:f}"
+        value = body.value or f"{left:f}"
         if not state.can_refund(capture, value):
             return refuse(f"{value} cannot be refunded: {left:f} is left", 422)
-        refund = state.add_refund(capture, value, asked.status)
-        suffix = "REVERSED" if asked.reversal else "REFUNDED"
+        refund = state.add_refund(capture, value, body.status)
+        suffix = "REVERSED" if body.reversal else "REFUNDED"
         return await self._answer(
-            EventContent(f"PAYMENT.CAPTURE.{suffix}", "refund", refund), asked, 201
+            EventContent(f"PAYMENT.CAPTURE.{suffix}", "refund", refund), body, 201
         )
 
     async def set_refund_status(self, request: Request) -> Response:
         """Let a refund complete, fail or be cancelled, and deliver the event."""
-        asked = await understand(request, NewRefundStatus)
+        body = await parse_request(request, NewRefundStatus)
         refund = self._sandbox.paypal.refunds.get(request.path_params["id"])
         if refund is None:
             return refuse("no such refund", 404)
-        self._sandbox.paypal.set_refund_status(refund, asked.status)
+        self._sandbox.paypal.set_refund_status(refund, body.status)
         return await self._answer(
-            EventContent(f"PAYMENT.REFUND.{asked.status}", "refund", refund), asked
+            EventContent(f"PAYMENT.REFUND.{body.status}", "refund", refund), body
         )
 
     async def add_dispute(self, request: Request) -> Response:
         """Dispute a payment, whole or in part, and deliver the event."""
-        asked = await understand(request, NewDispute)
-        capture = self._sandbox.paypal.captures.get(asked.capture_id)
+        body = await parse_request(request, NewDispute)
+        capture = self._sandbox.paypal.captures.get(body.capture_id)
         if capture is None:
             return refuse("no such capture", 404)
-        currency = asked.currency or capture["amount"]["currency_code"]
-        amount = money(asked.value or capture["amount"]["value"], currency)
-        asset = {"asset_symbol": asked.asset, "quantity": "0.5"} if asked.asset else None
-        ids = [asked.capture_id, *asked.also]
+        currency = body.currency or capture["amount"]["currency_code"]
+        amount = money(body.value or capture["amount"]["value"], currency)
+        asset = {"asset_symbol": body.asset, "quantity": "0.5"} if body.asset else None
+        ids = [body.capture_id, *body.also]
         dispute = open_dispute(self._sandbox.paypal, ids, amount, asset)
-        return await self._answer(dispute_event("CREATED", dispute), asked, 201)
+        return await self._answer(dispute_event("CREATED", dispute), body, 201)
 
     async def resolve(self, request: Request) -> Response:
         """Resolve a dispute with any outcome and deliver the event."""
-        asked = await understand(request, Outcome)
+        body = await parse_request(request, Outcome)
         dispute = self._sandbox.paypal.disputes.get(request.path_params["id"])
         if dispute is None:
             return refuse("no such dispute", 404)
         currency = dispute.get("dispute_amount", {}).get("currency_code", "USD")
-        refunded = money(asked.refunded, currency) if asked.refunded else None
-        borne = money(asked.borne_by_seller, currency) if asked.borne_by_seller else None
-        resolve_dispute(dispute, asked.outcome_code, refunded, borne)
-        return await self._answer(dispute_event("RESOLVED", dispute), asked)
+        refunded = money(body.refunded, currency) if body.refunded else None
+        borne = money(body.borne_by_seller, currency) if body.borne_by_seller else None
+        resolve_dispute(dispute, body.outcome_code, refunded, borne)
+        return await self._answer(dispute_event("RESOLVED", dispute), body)
 
     async def reopen(self, request: Request) -> Response:
         """Reopen a dispute, as an appeal does, and deliver the event."""
-        asked = await understand(request, Again)
+        body = await parse_request(request, ControlRequest)
         dispute = self._sandbox.paypal.disputes.get(request.path_params["id"])
         if dispute is None:
             return refuse("no such dispute", 404)
         reopen_dispute(dispute)
-        return await self._answer(dispute_event("UPDATED", dispute), asked)
+        return await self._answer(dispute_event("UPDATED", dispute), body)
 
-    async def _answer(self, content: EventContent, asked: Asked, code: int = 200) -> Response:
+    async def _answer(
+        self, content: EventContent, body: ControlRequest, code: int = 200
+    ) -> Response:
         deliveries: list[Json] = []
-        if asked.deliver:
-            deliveries = await deliver(self._sandbox, content, retry=asked.retry)
+        if body.deliver:
+            deliveries = await deliver(self._sandbox, content, retry=body.retry)
         return JSONResponse(content.resource | {"deliveries": deliveries}, code)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from sandbox.exchange import Json, iso_ms, letters
+from sandbox.exchange import Json, iso_ms, random_id
 from sandbox.paypal.state import LINKS_URL, PayPalState
 
 
@@ -19,14 +19,14 @@ def open_dispute(
     If an asset is given, it is disputed instead of the amount.
     """
     now = iso_ms()
-    dispute_id = f"PP-D-{letters(6)}"
+    dispute_id = f"PP-D-{random_id(6)}"
     dispute: Json = {
         "dispute_id": dispute_id,
         "create_time": now,
         "update_time": now,
         "disputed_transactions": [
             {
-                "buyer_transaction_id": letters(17),
+                "buyer_transaction_id": random_id(17),
                 "seller_transaction_id": capture_id,
                 "seller_protection_eligible": True,
             }

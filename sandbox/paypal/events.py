@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 
 from sandbox.core import Sandbox
 from sandbox.delivery import Parcel
-from sandbox.exchange import Json, iso_ms, iso_seconds, letters
+from sandbox.exchange import Json, iso_ms, iso_seconds, random_id
 from sandbox.paypal.state import LINKS_URL, StoredEvent
 
 Forgery = Literal["signature", "body_crc", "webhook_id"]
@@ -50,7 +50,7 @@ def make_event(
     sandbox: Sandbox, content: EventContent, forge: Forgery | None = None
 ) -> StoredEvent:
     """Build an event, sign it as PayPal does, and store it."""
-    event_id = content.event_id or f"WH-{letters(17)}-{letters(17)}"
+    event_id = content.event_id or f"WH-{random_id(17)}-{random_id(17)}"
     body = _envelope(content, event_id)
     webhook_id = sandbox.keys.secrets.paypal_webhook_id
     headers = sign(
@@ -110,7 +110,7 @@ def sign(
     return {
         "Content-Type": "application/json",
         "User-Agent": "PayPal/AUHD-1.0-1",
-        "Correlation-Id": letters(13).lower(),
+        "Correlation-Id": random_id(13).lower(),
         "PAYPAL-TRANSMISSION-ID": transmission_id,
         "PAYPAL-TRANSMISSION-TIME": transmission_time,
         "PAYPAL-TRANSMISSION-SIG": base64.b64encode(signature).decode(),
@@ -134,7 +134,7 @@ def forge_body(genuine: bytes) -> bytes:
     The forged event has another ID and, if it has an amount, a far larger one.
     """
     event = json.loads(genuine)
-    event["id"] = f"WH-{letters(17)}-{letters(17)}"
+    event["id"] = f"WH-{random_id(17)}-{random_id(17)}"
     if "amount" in event["resource"]:
         key = "value" if "value" in event["resource"]["amount"] else "total"
         event["resource"]["amount"][key] = _FORGED_VALUE

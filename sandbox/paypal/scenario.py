@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Json, iso_seconds, letters
+from sandbox.exchange import Json, iso_seconds, random_id
 from sandbox.paypal.disputes import (
     newest_about,
     newest_open,
@@ -100,7 +100,7 @@ def apply_event(sandbox: Sandbox, event_type: str, subject: Subject) -> EventCon
         return _apply_sale_event(sandbox, event_type, subject)
     if event_type.startswith("CUSTOMER.DISPUTE."):
         return _apply_dispute_event(sandbox, event_type, subject)
-    resource: Json = {"id": subject.resource_id or letters(17)}
+    resource: Json = {"id": subject.resource_id or random_id(17)}
     if subject.organization_id:
         resource["custom_id"] = subject.organization_id
     return EventContent(event_type, event_type.split(".")[-2].lower(), resource)
@@ -184,7 +184,7 @@ def _apply_sale_event(sandbox: Sandbox, event_type: str, subject: Subject) -> Ev
     """Report a subscription's payment as a version 1 sale, PayPal's only format."""
     suffix = event_type.removeprefix("PAYMENT.SALE.")
     subscription = find_subscription(sandbox, subject, "ACTIVE")
-    sale_id = letters(17)
+    sale_id = random_id(17)
     now = iso_seconds()
     sign = "-" if suffix in ("REFUNDED", "REVERSED") else ""
     amount = subject.amount()
@@ -209,7 +209,7 @@ def _apply_sale_event(sandbox: Sandbox, event_type: str, subject: Subject) -> Ev
         ],
     }
     if suffix == "REFUNDED":
-        sale["sale_id"] = letters(17)
+        sale["sale_id"] = random_id(17)
     if suffix == "COMPLETED" and not subject.keep_state:
         billing = subscription["billing_info"]
         billing["failed_payments_count"] = 0

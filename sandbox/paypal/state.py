@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sandbox.exchange import Json, iso_seconds, letters
+from sandbox.exchange import Json, iso_seconds, random_id
 from sandbox.store import Shelf
 
 #: Base address of the links in responses and events. No server has this address, so a client
@@ -69,7 +69,7 @@ class PayPalState:
     def add_subscription(self, plan_id: str, custom_id: str | None, status: str) -> Json:
         """Create a subscription in any status."""
         now = iso_seconds()
-        subscription_id = f"I-{letters(12)}"
+        subscription_id = f"I-{random_id(12)}"
         link = f"{LINKS_URL}/v1/billing/subscriptions/{subscription_id}"
         subscription: Json = {
             "id": subscription_id,
@@ -80,7 +80,7 @@ class PayPalState:
             "quantity": "1",
             "subscriber": {
                 "email_address": "payer@buyers.example",
-                "payer_id": letters(13),
+                "payer_id": random_id(13),
                 "name": {"given_name": "Robin", "surname": "Keeler"},
             },
             "billing_info": _billing_info(),
@@ -106,7 +106,7 @@ class PayPalState:
         """
         has_order = not capture_id
         now = iso_seconds()
-        capture_id = capture_id or letters(17)
+        capture_id = capture_id or random_id(17)
         link = f"{LINKS_URL}/v2/payments/captures/{capture_id}"
         nothing = money("0.00", amount["currency_code"])
         capture: Json = {
@@ -128,7 +128,7 @@ class PayPalState:
             ],
         }
         if has_order:
-            capture["supplementary_data"] = {"related_ids": {"order_id": letters(17)}}
+            capture["supplementary_data"] = {"related_ids": {"order_id": random_id(17)}}
         if custom_id is not None:
             capture["custom_id"] = custom_id
         self.captures[capture_id] = capture
@@ -228,7 +228,7 @@ def build_refund(capture: Json, value: str, total: str) -> Json:
     """Build a refund of a capture without storing it."""
     now = iso_seconds()
     currency = capture["amount"]["currency_code"]
-    refund_id = letters(17)
+    refund_id = random_id(17)
     refund: Json = {
         "id": refund_id,
         "amount": money(value, currency),

@@ -12,27 +12,27 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, json_answer
+from sandbox.exchange import Answer, ApiRequest, json_answer
 from sandbox.paypal.events import signed_text
 from sandbox.paypal.problems import invalid, problem
 
 _WEBHOOK_ID = re.compile(r"[a-zA-Z0-9]{1,50}")
 
 
-def give_certificate(sandbox: Sandbox, call: Call) -> Answer:
+def give_certificate(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/notifications/certs/{name} with the leaf certificate as PEM."""
-    if call.params["name"] != sandbox.keys.certificate_id:
+    if request.params["name"] != sandbox.keys.certificate_id:
         raise problem(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "No such certificate.")
     return Answer(200, sandbox.keys.certificate_pem, "application/x-pem-file")
 
 
-def verify_signature(sandbox: Sandbox, call: Call) -> Answer:
+def verify_signature(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST /v1/notifications/verify-webhook-signature.
 
     The event is verified as the exact text that was sent. Serializing it again would change its
     CRC32.
     """
-    members = members_as_text(call.body)
+    members = members_as_text(request.body)
     given: dict[str, str] = {}
     for name in (
         "auth_algo",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_secret
+from sandbox.exchange import Answer, ApiRequest, Json, Rejected, json_answer, same_secret
 from sandbox.gate import Handler
 from sandbox.store import Shelf
 from sandbox.stripe.events import announce
@@ -32,27 +32,27 @@ def _authorized(handler: Handler) -> Handler:
     The same key with another path or form is refused with 400.
     """
 
-    def checked(sandbox: Sandbox, call: Call) -> Answer:
-        given = call.bearer() or call.basic()[0]
+    def checked(sandbox: Sandbox, request: ApiRequest) -> Answer:
+        given = request.bearer() or request.basic()[0]
         if not same_secret(given, sandbox.keys.secrets.stripe_api_key):
             raise _error(401, "invalid_request_error", "Invalid API Key provided")
-        key = call.headers.get("idempotency-key", "")
-        if call.method != "POST" or not key:
-            return handler(sandbox, call)
+        key = request.headers.get("idempotency-key", "")
+        if request.method != "POST" or not key:
+            return handler(sandbox, request)
         first = sandbox.stripe.answers.get(key)
         if first is None:
-            answer = handler(sandbox, call)
-            sandbox.stripe.answers[key] = (call.path, call.form(), answer)
+            answer = handler(sandbox, request)
+            sandbox.stripe.answers[key] = (request.path, request.form(), answer)
             return answer
-        if first[:2] != (call.path, call.form()):
+        if first[:2] != (request.path, request.form()):
             raise _error(400, "idempotency_error", "The key was used with other parameters.")
         return first[2]
 
     return checked
 
 
-def _found(shelf: Shelf[Json], call: Call, what: str) -> Json:
-    found = shelf.get(call.params["id"])
+def _found(shelf: Shelf[Json], request: ApiRequest, what: str) -> Json:
+    found = shelf.get(request.params["id"])
     if found is None:
         raise _missing(what)
     return found
@@ -63,9 +63,9 @@ def _metadata(form: dict[str, str]) -> dict[str, str]:
     return {match[1]: value for match, value in pairs if match}
 
 
-def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
+def create_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST /v1/subscriptions."""
-    form = call.form()
+    form = request.form()
     if not form.get("customer"):
         raise _error(400, "invalid_request_error", "Missing required param: customer.")
     if not form.get("items[0][price]"):
@@ -77,21 +77,21 @@ def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
     return json_answer(subscription)
 
 
-def get_subscription(sandbox: Sandbox, call: Call) -> Answer:
+def get_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/subscriptions/{id}."""
-    return json_answer(_found(sandbox.stripe.subscriptions, call, "subscription"))
+    return json_answer(_found(sandbox.stripe.subscriptions, request, "subscription"))
 
 
-def update_subscription(sandbox: Sandbox, call: Call) -> Answer:
+def update_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST /v1/subscriptions/{id}.
 
     `pause_collection` does not change the status. Like Stripe, the stand-in still reports the
     subscription's previous status, usually active.
     """
-    subscription = _found(sandbox.stripe.subscriptions, call, "subscription")
+    subscription = _found(sandbox.stripe.subscriptions, request, "subscription")
     if subscription["status"] == "canceled":
         raise _missing("subscription")
-    form = call.form()
+    form = request.form()
     if "cancel_at_period_end" in form:
         subscription["cancel_at_period_end"] = form["cancel_at_period_end"] == "true"
     if "pause_collection[behavior]" in form:
@@ -103,9 +103,9 @@ def update_subscription(sandbox: Sandbox, call: Call) -> Answer:
     return json_answer(subscription)
 
 
-def cancel_subscription(sandbox: Sandbox, call: Call) -> Answer:
+def cancel_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer DELETE /v1/subscriptions/{id}: immediate and irreversible."""
-    subscription = _found(sandbox.stripe.subscriptions, call, "subscription")
+    subscription = _found(sandbox.stripe.subscriptions, request, "subscription")
     if subscription["status"] == "canceled":
         raise _missing("subscription")
     set_subscription_status(subscription, "canceled")
@@ -113,9 +113,9 @@ def cancel_subscription(sandbox: Sandbox, call: Call) -> Answer:
     return json_answer(subscription)
 
 
-def create_session(sandbox: Sandbox, call: Call) -> Answer:
+def create_session(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST /v1/checkout/sessions, for one payment of one price."""
-    form = call.form()
+    form = request.form()
     item = "line_items[0][price_data]"
     amount = form.get(f"{item}[unit_amount]", "")
     if not amount.isdigit() or int(amount) == 0:
@@ -126,22 +126,22 @@ def create_session(sandbox: Sandbox, call: Call) -> Answer:
     return json_answer(session)
 
 
-def get_session(sandbox: Sandbox, call: Call) -> Answer:
+def get_session(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/checkout/sessions/{id}."""
-    return json_answer(_found(sandbox.stripe.sessions, call, "checkout session"))
+    return json_answer(_found(sandbox.stripe.sessions, request, "checkout session"))
 
 
-def list_events(sandbox: Sandbox, call: Call) -> Answer:
+def list_events(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/events, newest first, optionally of one type."""
-    wanted = call.query.get("type")
+    wanted = request.query.get("type")
     found = [one for one in sandbox.stripe.events.values() if wanted in (None, one["type"])]
     body = {"object": "list", "url": "/v1/events", "has_more": False, "data": found[::-1]}
     return json_answer(body)
 
 
-def get_event(sandbox: Sandbox, call: Call) -> Answer:
+def get_event(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/events/{id}."""
-    return json_answer(_found(sandbox.stripe.events, call, "event"))
+    return json_answer(_found(sandbox.stripe.events, request, "event"))
 
 
 def operations() -> list[tuple[str, str, Handler]]:

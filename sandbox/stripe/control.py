@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.asking import Asked, refuse, understand
+from sandbox.control_requests import ControlRequest, parse_request, refuse
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.stripe.events import Forgery, parcel
@@ -28,17 +28,17 @@ Status = Literal[
 ]
 
 
-class NewSubscription(Asked):
+class NewSubscription(ControlRequest):
     organization_id: str = Field(min_length=1)
     status: Status = "active"
     price: str = "price_holdfastsandbox"
 
 
-class NewStatus(Asked):
+class NewStatus(ControlRequest):
     status: Status
 
 
-class NewSession(Asked):
+class NewSession(ControlRequest):
     organization_id: str = Field(min_length=1)
     #: In the currency's minor unit, as at Stripe.
     amount: int = Field(2500, ge=1)
@@ -46,7 +46,7 @@ class NewSession(Asked):
     payment_status: Literal["paid", "unpaid", "no_payment_required"] = "paid"
 
 
-class NewEvent(Asked):
+class NewEvent(ControlRequest):
     event_type: str
     organization_id: str = ""
     resource_id: str = ""
@@ -58,7 +58,7 @@ class NewEvent(Asked):
 
 
 class StripeControl:
-    """The endpoints. Each one responds after the first deliveries were answered."""
+    """The endpoints. Each responds after the first attempt of each delivery has ended."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -75,72 +75,70 @@ class StripeControl:
 
     async def add_subscription(self, request: Request) -> Response:
         """Create a subscription and deliver its creation event."""
-        asked = await understand(request, NewSubscription)
-        metadata = {"organization_id": asked.organization_id}
+        body = await parse_request(request, NewSubscription)
+        metadata = {"organization_id": body.organization_id}
         subscription = self._sandbox.stripe.add_subscription(
-            new_id("cus"), asked.price, metadata, asked.status
+            new_id("cus"), body.price, metadata, body.status
         )
-        return await self._deliver_event("customer.subscription.created", subscription, asked, 201)
+        return await self._deliver_event("customer.subscription.created", subscription, body, 201)
 
     async def set_status(self, request: Request) -> Response:
         """Set any status and deliver the event."""
-        asked = await understand(request, NewStatus)
+        body = await parse_request(request, NewStatus)
         subscription = self._sandbox.stripe.subscriptions.get(request.path_params["id"])
         if subscription is None:
             return refuse("no such subscription", 404)
-        set_subscription_status(subscription, asked.status)
-        change = "deleted" if asked.status == "canceled" else "updated"
-        return await self._deliver_event(
-            f"customer.subscription.{change}", subscription, asked, 200
-        )
+        set_subscription_status(subscription, body.status)
+        change = "deleted" if body.status == "canceled" else "updated"
+        return await self._deliver_event(f"customer.subscription.{change}", subscription, body, 200)
 
     async def complete_session(self, request: Request) -> Response:
         """Create a Checkout session that a buyer has completed, and deliver the event."""
-        asked = await understand(request, NewSession)
+        body = await parse_request(request, NewSession)
         session = self._sandbox.stripe.add_session(
-            {"organization_id": asked.organization_id}, asked.amount, asked.currency
+            {"organization_id": body.organization_id}, body.amount, body.currency
         )
         session["status"] = "complete"
-        session["payment_status"] = asked.payment_status
+        session["payment_status"] = body.payment_status
         session["payment_intent"] = new_id("pi")
-        return await self._deliver_event("checkout.session.completed", session, asked, 201)
+        return await self._deliver_event("checkout.session.completed", session, body, 201)
 
     async def add_event(self, request: Request) -> Response:
         """Set the state that an event implies, and deliver the event."""
-        asked = await understand(request, NewEvent)
+        body = await parse_request(request, NewEvent)
         state = self._sandbox.stripe
-        if asked.event_type.startswith("checkout.session."):
-            about = state.sessions.get(asked.resource_id)
-        elif asked.resource_id:
-            about = state.subscriptions.get(asked.resource_id)
+        if body.event_type.startswith("checkout.session."):
+            about = state.sessions.get(body.resource_id)
+        elif body.resource_id:
+            about = state.subscriptions.get(body.resource_id)
         else:
-            about = state.newest_subscription(asked.organization_id)
+            about = state.newest_subscription(body.organization_id)
         if about is None:
             return refuse("no such resource", 404)
-        content = self._apply(asked, about)
+        content = self._apply(body, about)
         event = state.add_event(
-            asked.event_type, copy.deepcopy(content), asked.event_id, asked.created
+            body.event_type, copy.deepcopy(content), body.event_id, body.created
         )
         sent = await self._sandbox.courier.send(
-            parcel(self._sandbox, event, asked.forge),
-            copies=asked.copies,
-            retry=asked.retry and asked.forge is None,
+            parcel(self._sandbox, event, body.forge),
+            copies=body.copies,
+            retry=body.retry and body.forge is None,
         )
         return JSONResponse(sent)
 
     async def redeliver(self, request: Request) -> Response:
         """Send an event again with a new signature, as Stripe does."""
-        asked = await understand(request, Asked)
+        body = await parse_request(request, ControlRequest)
         event = self._sandbox.stripe.events.get(request.path_params["id"])
         if event is None:
             return refuse("no such event", 404)
         addressed = parcel(self._sandbox, event)
-        return JSONResponse(await self._sandbox.courier.send(addressed, retry=asked.retry))
+        return JSONResponse(await self._sandbox.courier.send(addressed, retry=body.retry))
 
-    def _apply(self, asked: NewEvent, about: Json) -> Json:
-        if asked.keep_state:
+    def _apply(self, body: NewEvent, about: Json) -> Json:
+        if body.keep_state:
             about = copy.deepcopy(about)
-        match asked.event_type:
+        match body.event_type:
             case "customer.subscription.deleted":
                 set_subscription_status(about, "canceled")
             case "invoice.payment_failed":
@@ -156,11 +154,11 @@ class StripeControl:
         return about
 
     async def _deliver_event(
-        self, event_type: str, about: Json, asked: Asked, code: int
+        self, event_type: str, about: Json, body: ControlRequest, code: int
     ) -> Response:
         deliveries: list[Json] = []
-        if asked.deliver:
+        if body.deliver:
             event = self._sandbox.stripe.add_event(event_type, copy.deepcopy(about))
             addressed = parcel(self._sandbox, event)
-            deliveries = await self._sandbox.courier.send(addressed, retry=asked.retry)
+            deliveries = await self._sandbox.courier.send(addressed, retry=body.retry)
         return JSONResponse(about | {"deliveries": deliveries}, code)

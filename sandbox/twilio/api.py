@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_secret
+from sandbox.exchange import Answer, ApiRequest, Json, Rejected, json_answer, same_secret
 from sandbox.gate import Handler
 from sandbox.twilio.calls import TwilioCall
 from sandbox.twilio.pages import page
 from sandbox.twilio.state import STATUSES, VERSION, Account
 
 #: An operation. It runs after the caller and the account in the path were checked.
-Act = Callable[[Sandbox, Call, Account], Answer]
+Act = Callable[[Sandbox, ApiRequest, Account], Answer]
 
 
 def _error(status: int, code: int, message: str) -> Rejected:
@@ -28,12 +28,12 @@ def _error(status: int, code: int, message: str) -> Rejected:
     return Rejected(json_answer(body, status))
 
 
-def _not_found(call: Call) -> Rejected:
-    return _error(404, 20404, f"The requested resource {call.path} was not found")
+def _not_found(request: ApiRequest) -> Rejected:
+    return _error(404, 20404, f"The requested resource {request.path} was not found")
 
 
-def _caller(sandbox: Sandbox, call: Call) -> Account:
-    sid, token = call.basic()
+def _caller(sandbox: Sandbox, request: ApiRequest) -> Account:
+    sid, token = request.basic()
     account = sandbox.twilio.accounts.get(sid)
     if account is None or not same_secret(token, account.auth_token):
         raise _error(401, 20003, "Authenticate")
@@ -43,11 +43,11 @@ def _caller(sandbox: Sandbox, call: Call) -> Account:
 def _for_parent(act: Act) -> Handler:
     """Require the parent's credentials, and act on the parent account itself."""
 
-    def checked(sandbox: Sandbox, call: Call) -> Answer:
-        caller = _caller(sandbox, call)
+    def checked(sandbox: Sandbox, request: ApiRequest) -> Answer:
+        caller = _caller(sandbox, request)
         if caller is not sandbox.twilio.parent:
             raise _error(401, 20003, "Authenticate")
-        return act(sandbox, call, caller)
+        return act(sandbox, request, caller)
 
     return checked
 
@@ -59,45 +59,45 @@ def _for_account(act: Act, *, parent_only: bool = False) -> Handler:
     parent may.
     """
 
-    def checked(sandbox: Sandbox, call: Call) -> Answer:
-        account = sandbox.twilio.accounts.get(call.params["account"])
+    def checked(sandbox: Sandbox, request: ApiRequest) -> Answer:
+        account = sandbox.twilio.accounts.get(request.params["account"])
         if account is not None:
             account.requests += 1
-        caller = _caller(sandbox, call)
+        caller = _caller(sandbox, request)
         if caller is not sandbox.twilio.parent and (
             parent_only or caller is not account or caller.status != "active"
         ):
             raise _error(401, 20003, "Authenticate")
         if account is None:
-            raise _not_found(call)
-        return act(sandbox, call, account)
+            raise _not_found(request)
+        return act(sandbox, request, account)
 
     return checked
 
 
-def create_account(sandbox: Sandbox, call: Call, parent: Account) -> Answer:
+def create_account(sandbox: Sandbox, request: ApiRequest, parent: Account) -> Answer:
     """Answer POST Accounts.json with a new subaccount and its token."""
-    name = call.form().get("FriendlyName", "")
+    name = request.form().get("FriendlyName", "")
     return json_answer(sandbox.twilio.add_subaccount(name, "api").to_dict(), 201)
 
 
-def list_accounts(sandbox: Sandbox, call: Call, parent: Account) -> Answer:
+def list_accounts(sandbox: Sandbox, request: ApiRequest, parent: Account) -> Answer:
     """Answer GET Accounts.json, optionally filtered by status."""
     found = [account.to_dict() for account in sandbox.twilio.accounts.values()]
-    return page(call, "accounts", found, filters={"Status": "status"})
+    return page(request, "accounts", found, filters={"Status": "status"})
 
 
-def fetch_account(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+def fetch_account(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer GET Accounts/{Sid}.json."""
     return json_answer(account.to_dict())
 
 
-def update_account(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+def update_account(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer POST Accounts/{Sid}.json: change the name, the status or both.
 
     Replay: setting the current status again is no error.
     """
-    form = call.form()
+    form = request.form()
     status = form.get("Status")
     if status is not None:
         _check_status(sandbox, account, status)
@@ -120,24 +120,24 @@ def _check_status(sandbox: Sandbox, account: Account, status: str) -> None:
         raise _error(400, 21478, f"{prefix} for subaccount, it has been suspended by Twilio")
 
 
-def list_calls(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+def list_calls(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer GET Calls.json, optionally filtered by status, To or From."""
     found = _of_account(account, (one.shown for one in sandbox.twilio.calls.values()))
-    return page(call, "calls", found, filters={"Status": "status", "To": "to", "From": "from"})
+    return page(request, "calls", found, filters={"Status": "status", "To": "to", "From": "from"})
 
 
-def fetch_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+def fetch_call(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer GET Calls/{CallSid}.json."""
-    return json_answer(_find_call(sandbox, account, call).shown)
+    return json_answer(_find_call(sandbox, account, request).shown)
 
 
-def update_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+def update_call(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer POST Calls/{CallSid}.json: end a call, even of a suspended account.
 
     The status canceled ends only a call that is not yet in progress; completed ends any live call.
     """
-    one = _find_call(sandbox, account, call)
-    status = call.form().get("Status")
+    one = _find_call(sandbox, account, request)
+    status = request.form().get("Status")
     if status in ("completed", "canceled"):
         if one.over:
             raise _error(400, 21220, "Call is not in-progress. Cannot redirect.")
@@ -146,11 +146,11 @@ def update_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
     return json_answer(one.shown)
 
 
-def create_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+def create_message(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer POST Messages.json. An account that is not active cannot send."""
     if account.status != "active":
         raise _error(403, 20005, "Account not active")
-    form = call.form()
+    form = request.form()
     if not form.get("To"):
         raise _error(400, 21604, "A 'To' phone number is required.")
     if not (form.get("From") or form.get("MessagingServiceSid")):
@@ -160,33 +160,33 @@ def create_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
     return json_answer(sandbox.twilio.add_message(account, form), 201)
 
 
-def list_messages(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+def list_messages(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer GET Messages.json, optionally filtered by To."""
     found = _of_account(account, sandbox.twilio.messages.values())
-    return page(call, "messages", found, filters={"To": "to"})
+    return page(request, "messages", found, filters={"To": "to"})
 
 
-def fetch_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+def fetch_message(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer GET Messages/{MessageSid}.json."""
-    one = sandbox.twilio.messages.get(call.params["sid"])
+    one = sandbox.twilio.messages.get(request.params["sid"])
     if one is None or one["account_sid"] != account.sid:
-        raise _not_found(call)
+        raise _not_found(request)
     return json_answer(one)
 
 
-def not_found(sandbox: Sandbox, call: Call) -> Answer:
+def not_found(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Refuse a path that the stand-in does not serve."""
-    raise _not_found(call)
+    raise _not_found(request)
 
 
 def _of_account(account: Account, found: Iterable[Json]) -> list[Json]:
     return [one for one in found if one["account_sid"] == account.sid]
 
 
-def _find_call(sandbox: Sandbox, account: Account, call: Call) -> TwilioCall:
-    one = sandbox.twilio.calls.get(call.params["sid"])
+def _find_call(sandbox: Sandbox, account: Account, request: ApiRequest) -> TwilioCall:
+    one = sandbox.twilio.calls.get(request.params["sid"])
     if one is None or one.shown["account_sid"] != account.sid:
-        raise _not_found(call)
+        raise _not_found(request)
     return one
 
 

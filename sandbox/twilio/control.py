@@ -10,25 +10,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.asking import Asked, refuse, understand
+from sandbox.control_requests import ControlRequest, parse_request, refuse
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.twilio.events import callback, send_status_callbacks
 from sandbox.twilio.state import Account
 
 
-class NewSubaccount(Asked):
+class NewSubaccount(ControlRequest):
     friendly_name: str = ""
 
 
-class Change(Asked):
+class Change(ControlRequest):
     status: Literal["active", "suspended", "closed"] | None = None
     suspended_by_twilio: bool | None = None
     #: Whether the account gets a new auth token. The old token is then invalid.
     roll_token: bool = False
 
 
-class NewCall(Asked):
+class NewCall(ControlRequest):
     sid: str
     to: str = "+15005550006"
     from_: str = Field("+15005550001", alias="from")
@@ -37,7 +37,7 @@ class NewCall(Asked):
     callback_url: str | None = None
 
 
-class NewCallback(Asked):
+class NewCallback(ControlRequest):
     sid: str
     url: str = ""
     params: dict[str, str] = Field(default_factory=dict)
@@ -62,8 +62,8 @@ class TwilioControl:
 
     async def add_subaccount(self, request: Request) -> Response:
         """Create a subaccount as Twilio itself, without an API request."""
-        asked = await understand(request, NewSubaccount)
-        account = self._sandbox.twilio.add_subaccount(asked.friendly_name, "twilio")
+        body = await parse_request(request, NewSubaccount)
+        account = self._sandbox.twilio.add_subaccount(body.friendly_name, "twilio")
         return JSONResponse(_shown(account) | {"auth_token": account.auth_token}, 201)
 
     async def get_subaccount(self, request: Request) -> Response:
@@ -77,40 +77,40 @@ class TwilioControl:
         If `suspended_by_twilio` is given without a status, it also sets the status that belongs to
         it.
         """
-        asked = await understand(request, Change)
+        body = await parse_request(request, Change)
         account = self._sandbox.twilio.accounts.get(request.path_params["sid"])
         if account is None:
             return refuse("no such subaccount", 404)
-        status = asked.status
-        if asked.suspended_by_twilio is not None:
-            account.suspended_by_twilio = asked.suspended_by_twilio
-            status = status or ("suspended" if asked.suspended_by_twilio else "active")
+        status = body.status
+        if body.suspended_by_twilio is not None:
+            account.suspended_by_twilio = body.suspended_by_twilio
+            status = status or ("suspended" if body.suspended_by_twilio else "active")
         if status is not None:
             account.set_status(status, "twilio")
-        if asked.roll_token:
+        if body.roll_token:
             account.auth_token = secrets.token_hex(16)
             return JSONResponse(_shown(account) | {"auth_token": account.auth_token})
         return JSONResponse(_shown(account))
 
     async def add_call(self, request: Request) -> Response:
         """Start a call of a subaccount."""
-        asked = await understand(request, NewCall)
-        account = self._sandbox.twilio.accounts.get(asked.sid)
+        body = await parse_request(request, NewCall)
+        account = self._sandbox.twilio.accounts.get(body.sid)
         if account is None:
             return refuse("no such subaccount", 404)
-        call = self._sandbox.twilio.add_call(account, asked.to, asked.from_, asked.status)
-        if asked.callback_url is not None:
-            send_status_callbacks(self._sandbox, call, asked.callback_url)
+        call = self._sandbox.twilio.add_call(account, body.to, body.from_, body.status)
+        if body.callback_url is not None:
+            send_status_callbacks(self._sandbox, call, body.callback_url)
         return JSONResponse(call.shown, 201)
 
     async def send_callback(self, request: Request) -> Response:
         """Deliver a signed status callback."""
-        asked = await understand(request, NewCallback)
-        account = self._sandbox.twilio.accounts.get(asked.sid)
+        body = await parse_request(request, NewCallback)
+        account = self._sandbox.twilio.accounts.get(body.sid)
         if account is None:
             return refuse("no such subaccount", 404)
-        parcel = callback(self._sandbox, account, asked.url, asked.params)
-        sent = await self._sandbox.courier.send(parcel, copies=asked.copies, retry=asked.retry)
+        parcel = callback(self._sandbox, account, body.url, body.params)
+        sent = await self._sandbox.courier.send(parcel, copies=body.copies, retry=body.retry)
         return JSONResponse(sent)
 
 

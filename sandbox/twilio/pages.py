@@ -11,29 +11,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from sandbox.exchange import Answer, Call, Json, json_answer
+from sandbox.exchange import Answer, ApiRequest, Json, json_answer
 
 _SIZE_DEFAULT = 50
 _SIZE_MAX = 1000
 _TOKEN_PREFIX = "PA"
 
 
-def page(call: Call, name: str, items: list[Json], *, filters: Mapping[str, str]) -> Answer:
+def page(
+    request: ApiRequest, name: str, items: list[Json], *, filters: Mapping[str, str]
+) -> Answer:
     """Answer with one page of the items, which are given oldest first.
 
     `filters` maps a query parameter to the field that must equal its value.
     """
-    asked = {name: call.query[name] for name in filters if name in call.query}
-    size, number = _size(call.query.get("PageSize", "")), _number(call.query.get("Page", ""))
+    wanted = {name: request.query[name] for name in filters if name in request.query}
+    size, number = _size(request.query.get("PageSize", "")), _number(request.query.get("Page", ""))
     left = [
         item
-        for item in _after(items, call.query.get("PageToken", ""))
-        if all(item[filters[name]] == value for name, value in asked.items())
+        for item in _after(items, request.query.get("PageToken", ""))
+        if all(item[filters[name]] == value for name, value in wanted.items())
     ]
     found, more = left[:size], len(left) > size
 
     def uri(of: int, **token: str) -> str:
-        return f"{call.path}?{urlencode(asked | {'PageSize': size, 'Page': of} | token)}"
+        return f"{request.path}?{urlencode(wanted | {'PageSize': size, 'Page': of} | token)}"
 
     start = number * size
     body: Json = {

@@ -71,7 +71,7 @@ class TwilioState:
             parent_sid, parent_token, "Parent", parent_sid, created_at=now, updated_at=now
         )
         self.calls: Shelf[TwilioCall] = Shelf(
-            "twilio.calls", pack_call, lambda packed: self._noted(unpack_call(packed))
+            "twilio.calls", pack_call, lambda packed: self._save_changes_of(unpack_call(packed))
         )
         self.messages: Shelf[Json] = Shelf("twilio.messages")
 
@@ -125,7 +125,7 @@ class TwilioState:
             "uri": f"/{VERSION}/Accounts/{account.sid}/Calls/{sid}.json",
         }
         call = TwilioCall(shown, answered_at=time.monotonic() if answered else None)
-        self.calls[sid] = self._noted(call)
+        self.calls[sid] = self._save_changes_of(call)
         return call
 
     def add_message(self, account: Account, form: dict[str, str]) -> Json:
@@ -158,7 +158,7 @@ class TwilioState:
         self.messages[sid] = message
         return message
 
-    def _noted(self, call: TwilioCall) -> TwilioCall:
+    def _save_changes_of(self, call: TwilioCall) -> TwilioCall:
         call.watchers.append(lambda one: self.calls.note(one.shown["sid"]))
         return call
 

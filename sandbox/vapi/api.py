@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_secret
+from sandbox.exchange import Answer, ApiRequest, Json, Rejected, json_answer, same_secret
 from sandbox.gate import Handler
 from sandbox.vapi.admission import wrong_in_overrides
 from sandbox.vapi.calls import LiveCall
@@ -31,36 +31,36 @@ def _error(status: int, kind: str, message: str) -> Rejected:
     return Rejected(json_answer(body, status))
 
 
-def _keyed(act: Callable[[Sandbox, Call], Answer]) -> Handler:
-    def checked(sandbox: Sandbox, call: Call) -> Answer:
-        if not same_secret(call.bearer(), sandbox.keys.secrets.vapi_api_key):
+def _keyed(act: Callable[[Sandbox, ApiRequest], Answer]) -> Handler:
+    def checked(sandbox: Sandbox, request: ApiRequest) -> Answer:
+        if not same_secret(request.bearer(), sandbox.keys.secrets.vapi_api_key):
             raise _error(401, "Unauthorized", "Invalid Key.")
-        return act(sandbox, call)
+        return act(sandbox, request)
 
     return checked
 
 
-def get_call(sandbox: Sandbox, call: Call) -> Answer:
+def get_call(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /call/{id}."""
-    return json_answer(_find(sandbox, call).shown)
+    return json_answer(_find(sandbox, request).shown)
 
 
-def create_call(sandbox: Sandbox, call: Call) -> Answer:
+def create_call(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST /call: start one outbound call immediately.
 
     No assistant-request is sent. The assistant and its overrides are those in the API request.
     """
-    asked = call.json() or {}
-    if wrong := _wrong_in_call(sandbox, asked):
+    body = request.json() or {}
+    if wrong := _wrong_in_call(sandbox, body):
         raise _error(400, "Bad Request", wrong)
-    number = sandbox.vapi.numbers[asked["phoneNumberId"]]
+    number = sandbox.vapi.numbers[body["phoneNumberId"]]
     made = sandbox.vapi.add_call(
-        sandbox.api_url("vapi"), "outboundPhoneCall", asked["customer"]["number"], number
+        sandbox.api_url("vapi"), "outboundPhoneCall", body["customer"]["number"], number
     )
-    if "name" in asked:
-        made.shown["name"] = asked["name"]
-    assistant = sandbox.vapi.assistants[asked["assistantId"]]
-    sandbox.vapi.connect(made, assistant, asked.get("assistantOverrides") or {})
+    if "name" in body:
+        made.shown["name"] = body["name"]
+    assistant = sandbox.vapi.assistants[body["assistantId"]]
+    sandbox.vapi.connect(made, assistant, body.get("assistantOverrides") or {})
     account = sandbox.twilio.accounts.get(number.shown.get("twilioAccountSid", ""))
     if account is not None:
         carry(sandbox, made, account, number.shown["number"], number.leg_callback_url)
@@ -68,59 +68,59 @@ def create_call(sandbox: Sandbox, call: Call) -> Answer:
     return json_answer(made.shown, 201)
 
 
-def _wrong_in_call(sandbox: Sandbox, asked: Json) -> str:
-    for field in asked:
+def _wrong_in_call(sandbox: Sandbox, body: Json) -> str:
+    for field in body:
         if field not in _CALL_FIELDS:
             return f"property {field} should not exist"
-    customer, name = asked.get("customer"), asked.get("name", "")
+    customer, name = body.get("customer"), body.get("name", "")
     if not isinstance(customer, dict) or not str(customer.get("number", "")).startswith("+"):
         return "customer.number must be a valid phone number in the E.164 format"
     if not isinstance(name, str) or len(name) > _NAME_MAX:
         return f"name must be at most {_NAME_MAX} characters"
-    if str(asked.get("phoneNumberId", "")) not in sandbox.vapi.numbers:
+    if str(body.get("phoneNumberId", "")) not in sandbox.vapi.numbers:
         return "Couldn't Get Phone Number. It May Not Exist."
-    if str(asked.get("assistantId", "")) not in sandbox.vapi.assistants:
+    if str(body.get("assistantId", "")) not in sandbox.vapi.assistants:
         return "Couldn't Get Assistant. It May Not Exist."
-    return wrong_in_overrides(asked.get("assistantOverrides") or {})
+    return wrong_in_overrides(body.get("assistantOverrides") or {})
 
 
-def list_numbers(sandbox: Sandbox, call: Call) -> Answer:
+def list_numbers(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /phone-number."""
     return json_answer([one.shown for one in sandbox.vapi.numbers.values()])
 
 
-def get_number(sandbox: Sandbox, call: Call) -> Answer:
+def get_number(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /phone-number/{id}."""
-    found = sandbox.vapi.numbers.get(call.params["id"])
+    found = sandbox.vapi.numbers.get(request.params["id"])
     if found is None:
         raise _error(404, "Not Found", "Phone number not found.")
     return json_answer(found.shown)
 
 
-def list_assistants(sandbox: Sandbox, call: Call) -> Answer:
+def list_assistants(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /assistant."""
     return json_answer(list(sandbox.vapi.assistants.values()))
 
 
-def get_assistant(sandbox: Sandbox, call: Call) -> Answer:
+def get_assistant(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /assistant/{id}."""
-    found = sandbox.vapi.assistants.get(call.params["id"])
+    found = sandbox.vapi.assistants.get(request.params["id"])
     if found is None:
         raise _error(404, "Not Found", "Assistant not found.")
     return json_answer(found)
 
 
-def control_call(sandbox: Sandbox, call: Call) -> Answer:
+def control_call(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer a POST to a live call's control URL, which requires no key.
 
     Success means that the message was accepted, not that the call has ended. A deaf call accepts
     the message and ignores it.
     """
-    found = _find(sandbox, call)
+    found = _find(sandbox, request)
     if found.over:
         raise _error(404, "Not Found", "Call not found.")
-    asked = call.json() or {}
-    kind = asked.get("type")
+    body = request.json() or {}
+    kind = body.get("type")
     if kind not in ("end-call", "say", *_OTHER_TYPES):
         raise _error(400, "Bad Request", "Unknown type.")
     behaviour = sandbox.vapi.behaviour_of(found)
@@ -129,8 +129,8 @@ def control_call(sandbox: Sandbox, call: Call) -> Answer:
     if obeyed and kind == "end-call":
         found.end("manually-canceled")
     if obeyed and kind == "say":
-        text = str(asked.get("content", ""))
-        speaking = _speak(found, text, then_end=asked.get("endCallAfterSpoken") is True)
+        text = str(body.get("content", ""))
+        speaking = _speak(found, text, then_end=body.get("endCallAfterSpoken") is True)
         sandbox.courier.spawn(speaking)
     return json_answer({"success": True})
 
@@ -147,8 +147,8 @@ async def _speak(call: LiveCall, text: str, *, then_end: bool) -> None:
         call.end("assistant-said-message-with-end-call-enabled")
 
 
-def _find(sandbox: Sandbox, call: Call) -> LiveCall:
-    found = sandbox.vapi.calls.get(call.params["id"])
+def _find(sandbox: Sandbox, request: ApiRequest) -> LiveCall:
+    found = sandbox.vapi.calls.get(request.params["id"])
     if found is None:
         raise _error(404, "Not Found", "Call not found.")
     return found

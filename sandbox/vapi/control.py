@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.asking import Asked, refuse, understand
+from sandbox.control_requests import ControlRequest, parse_request, refuse
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.twilio.state import Account
@@ -24,7 +24,7 @@ from sandbox.vapi.state import LONGEST_SECONDS_DEFAULT
 _OUR_NUMBER = "+15005550001"
 
 
-class NewCall(Asked):
+class NewCall(ControlRequest):
     direction: Literal["outbound", "inbound"] = "outbound"
     organization_id: str = ""
     #: The customer's number, in either direction.
@@ -54,7 +54,7 @@ class NewCall(Asked):
     behaviour: Behaviour = Behaviour()
 
 
-class NewMessage(Asked):
+class NewMessage(ControlRequest):
     type: str
     call_id: str = ""
     #: Fields in addition to those of the type and the call. They replace fields of the same name.
@@ -64,11 +64,11 @@ class NewMessage(Asked):
     forge: Forgery | None = None
 
 
-class Ending(Asked):
+class Ending(ControlRequest):
     reason: str = "customer-ended-call"
 
 
-class Record(Asked):
+class Record(ControlRequest):
     #: Fields that the API shows from now on instead of the call's own, and fields that it omits.
     fields: dict[str, Any] = Field(default_factory=dict)
     without: list[str] = Field(default_factory=list)
@@ -97,28 +97,28 @@ class VapiCallControl:
         An inbound call sends an assistant-request, unless its number has an assistant. get_call
         shows the response.
         """
-        asked = await understand(request, NewCall)
+        body = await parse_request(request, NewCall)
         state = self._sandbox.vapi
-        number = state.numbers.get(asked.number_id)
-        account = self._sandbox.twilio.accounts.get(_carrier(asked, number))
-        if why := self._why_not(asked, number, account):
+        number = state.numbers.get(body.number_id)
+        account = self._sandbox.twilio.accounts.get(_carrier(body, number))
+        if why := self._why_not(body, number, account):
             return why
-        inbound = asked.direction == "inbound"
+        inbound = body.direction == "inbound"
         call = state.add_call(
             self._sandbox.api_url("vapi"),
             "inboundPhoneCall" if inbound else "outboundPhoneCall",
-            asked.to,
+            body.to,
             number,
         )
-        if asked.campaign_id:
-            call.shown["campaignId"] = asked.campaign_id
-        call.behaviour = asked.behaviour.model_dump(exclude_unset=True)
-        call.plan = _plan(asked)
+        if body.campaign_id:
+            call.shown["campaignId"] = body.campaign_id
+        call.behaviour = body.behaviour.model_dump(exclude_unset=True)
+        call.plan = _plan(body)
         if not inbound:
-            state.connect(call, state.assistants.get(asked.assistant_id), _overrides(asked))
+            state.connect(call, state.assistants.get(body.assistant_id), _overrides(body))
         if account is not None:
             ours = number.shown["number"] if number else _OUR_NUMBER
-            url = asked.leg_callback_url
+            url = body.leg_callback_url
             if url is None and number is not None:
                 url = number.leg_callback_url
             carry(self._sandbox, call, account, ours, url)
@@ -139,21 +139,21 @@ class VapiCallControl:
 
     async def end_call(self, request: Request) -> Response:
         """End a call as if the customer had hung up, or for the given reason."""
-        asked = await understand(request, Ending)
+        body = await parse_request(request, Ending)
         call = self._sandbox.vapi.calls.get(request.path_params["id"])
         if call is None:
             return refuse("no such call", 404)
-        call.end(asked.reason)
+        call.end(body.reason)
         return JSONResponse(call.shown)
 
     async def change_record(self, request: Request) -> Response:
         """Change what GET /call/{id} shows of a call. The call itself continues."""
-        asked = await understand(request, Record)
+        body = await parse_request(request, Record)
         call = self._sandbox.vapi.calls.get(request.path_params["id"])
         if call is None:
             return refuse("no such call", 404)
-        call.shown |= asked.fields
-        for name in asked.without:
+        call.shown |= body.fields
+        for name in body.without:
             call.shown.pop(name, None)
         return JSONResponse(call.shown)
 
@@ -163,33 +163,33 @@ class VapiCallControl:
         An end-of-call-report is refused before the call has ended. For campaign.predial, each
         delivery also shows whether its response allows the call to the contact.
         """
-        asked = await understand(request, NewMessage)
-        call = self._sandbox.vapi.calls.get(asked.call_id)
-        if asked.call_id and call is None:
+        body = await parse_request(request, NewMessage)
+        call = self._sandbox.vapi.calls.get(body.call_id)
+        if body.call_id and call is None:
             return refuse("no such call", 404)
-        if call is not None and asked.type == "end-of-call-report" and call.ended is None:
+        if call is not None and body.type == "end-of-call-report" and call.ended is None:
             return refuse("the call has not ended", 422)
-        message = write(asked.type, call, self._sandbox.vapi.account_id) | asked.fields
+        message = write(body.type, call, self._sandbox.vapi.account_id) | body.fields
         url = call.server_url if call is not None else ""
-        addressed = parcel(self._sandbox, message, url, asked.forge)
-        sent = await self._sandbox.courier.send(addressed, copies=asked.copies, retry=asked.retry)
-        if asked.type == "campaign.predial":
+        addressed = parcel(self._sandbox, message, url, body.forge)
+        sent = await self._sandbox.courier.send(addressed, copies=body.copies, retry=body.retry)
+        if body.type == "campaign.predial":
             for one in sent:
                 one["eligible"] = eligible(one)
         return JSONResponse(sent)
 
     def _why_not(
-        self, asked: NewCall, number: PhoneNumber | None, account: Account | None
+        self, body: NewCall, number: PhoneNumber | None, account: Account | None
     ) -> Response | None:
-        if asked.number_id and number is None:
+        if body.number_id and number is None:
             return refuse("no such number", 404)
-        if asked.assistant_id and asked.assistant_id not in self._sandbox.vapi.assistants:
+        if body.assistant_id and body.assistant_id not in self._sandbox.vapi.assistants:
             return refuse("no such assistant", 404)
-        if account is None and asked.twilio_sid:
+        if account is None and body.twilio_sid:
             return refuse("no such subaccount", 404)
-        if asked.direction == "inbound" and number is None:
+        if body.direction == "inbound" and number is None:
             return refuse("an inbound call needs a number to ring", 422)
-        if asked.direction == "inbound" and account is not None and account.status != "active":
+        if body.direction == "inbound" and account is not None and account.status != "active":
             # Twilio rejects the caller (error 10003), so Vapi never receives the call.
             return refuse(f"Twilio rejects it: the account is {account.status}", 409)
         return None
@@ -212,29 +212,29 @@ class VapiCallControl:
         }
 
 
-def _carrier(asked: NewCall, number: PhoneNumber | None) -> str:
+def _carrier(body: NewCall, number: PhoneNumber | None) -> str:
     of_number: str = number.shown.get("twilioAccountSid", "") if number else ""
-    return of_number or asked.twilio_sid
+    return of_number or body.twilio_sid
 
 
-def _overrides(asked: NewCall) -> Json:
-    metadata = dict(asked.metadata)
-    if asked.organization_id:
-        metadata["organization_id"] = asked.organization_id
-    longest = asked.max_duration_seconds
-    if longest is None and asked.assistant_id:
+def _overrides(body: NewCall) -> Json:
+    metadata = dict(body.metadata)
+    if body.organization_id:
+        metadata["organization_id"] = body.organization_id
+    longest = body.max_duration_seconds
+    if longest is None and body.assistant_id:
         return {"metadata": metadata}
     return {"metadata": metadata, "maxDurationSeconds": longest or LONGEST_SECONDS_DEFAULT}
 
 
-def _plan(asked: NewCall) -> Plan:
+def _plan(body: NewCall) -> Plan:
     return Plan(
-        queued_seconds=asked.queued_seconds,
-        ring_seconds=asked.ring_seconds,
-        talk_seconds=asked.talk_seconds,
-        answered=asked.answered,
-        report=asked.report,
-        report_after_seconds=asked.report_after_seconds,
-        answer_limit_seconds=asked.answer_limit_seconds,
-        deliver=asked.deliver,
+        queued_seconds=body.queued_seconds,
+        ring_seconds=body.ring_seconds,
+        talk_seconds=body.talk_seconds,
+        answered=body.answered,
+        report=body.report,
+        report_after_seconds=body.report_after_seconds,
+        answer_limit_seconds=body.answer_limit_seconds,
+        deliver=body.deliver,
     )

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.asking import Asked, refuse, understand
+from sandbox.control_requests import ControlRequest, parse_request, refuse
 from sandbox.core import Sandbox
 from sandbox.vapi.behaviour import Behaviour
 from sandbox.vapi.state import (
@@ -20,7 +20,7 @@ from sandbox.vapi.state import (
 )
 
 
-class NewAssistant(Asked):
+class NewAssistant(ControlRequest):
     name: str = "Assistant"
     max_duration_seconds: int = Field(
         LONGEST_SECONDS_DEFAULT, ge=LONGEST_SECONDS_MIN, le=LONGEST_SECONDS_MAX
@@ -29,7 +29,7 @@ class NewAssistant(Asked):
     server_url: str = ""
 
 
-class NewNumber(Asked):
+class NewNumber(ControlRequest):
     number: str = Field("+15005550001", pattern=r"^\+[0-9]{6,15}$")
     #: The subaccount that carries the number's calls; blank for none.
     twilio_sid: str = ""
@@ -41,7 +41,7 @@ class NewNumber(Asked):
     leg_callback_url: str | None = None
 
 
-class Proof(Asked):
+class Proof(ControlRequest):
     mode: Literal["bearer", "x-vapi-secret", "hmac", "none"]
     algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
     timestamp_unit: Literal["ms", "seconds"] = "ms"
@@ -71,44 +71,44 @@ class VapiSetupControl:
 
     async def add_assistant(self, request: Request) -> Response:
         """Create an assistant."""
-        asked = await understand(request, NewAssistant)
+        body = await parse_request(request, NewAssistant)
         made = self._sandbox.vapi.add_assistant(
-            asked.name, asked.max_duration_seconds, asked.server_url
+            body.name, body.max_duration_seconds, body.server_url
         )
         return JSONResponse(made, 201)
 
     async def add_number(self, request: Request) -> Response:
         """Import a phone number, of a Twilio subaccount if one is given."""
-        asked = await understand(request, NewNumber)
-        if asked.twilio_sid and asked.twilio_sid not in self._sandbox.twilio.accounts:
+        body = await parse_request(request, NewNumber)
+        if body.twilio_sid and body.twilio_sid not in self._sandbox.twilio.accounts:
             return refuse("no such subaccount", 404)
-        if asked.assistant_id and asked.assistant_id not in self._sandbox.vapi.assistants:
+        if body.assistant_id and body.assistant_id not in self._sandbox.vapi.assistants:
             return refuse("no such assistant", 404)
         made = self._sandbox.vapi.add_number(
-            asked.number,
-            asked.twilio_sid,
-            asked.assistant_id,
-            asked.server_url,
-            asked.leg_callback_url,
+            body.number,
+            body.twilio_sid,
+            body.assistant_id,
+            body.server_url,
+            body.leg_callback_url,
         )
         return JSONResponse(made.shown, 201)
 
     async def set_authentication(self, request: Request) -> Response:
         """Choose how Vapi's messages are authenticated."""
-        asked = await understand(request, Proof)
-        chosen = asked.model_dump(include={"mode", "algorithm", "timestamp_unit"})
+        body = await parse_request(request, Proof)
+        chosen = body.model_dump(include={"mode", "algorithm", "timestamp_unit"})
         self._sandbox.vapi.authentication = Authentication(**chosen)
         return JSONResponse(chosen)
 
     async def set_behaviour(self, request: Request) -> Response:
         """Change the behaviour of all calls, or of one call."""
-        asked = await understand(request, Misbehaviour)
-        changes = asked.model_dump(exclude_unset=True, exclude={"call_id"})
+        body = await parse_request(request, Misbehaviour)
+        changes = body.model_dump(exclude_unset=True, exclude={"call_id"})
         state = self._sandbox.vapi
-        if not asked.call_id:
+        if not body.call_id:
             state.behaviour = state.behaviour.model_copy(update=changes)
             return JSONResponse(state.behaviour.model_dump())
-        call = state.calls.get(asked.call_id)
+        call = state.calls.get(body.call_id)
         if call is None:
             return refuse("no such call", 404)
         call.behaviour |= changes

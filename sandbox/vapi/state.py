@@ -92,7 +92,7 @@ class VapiState:
         }
         if number is not None:
             shown["phoneNumberId"] = number.shown["id"]
-        call = self._noted(LiveCall(shown, LONGEST_SECONDS_DEFAULT, number=number))
+        call = self._save_changes_of(LiveCall(shown, LONGEST_SECONDS_DEFAULT, number=number))
         self.calls[shown["id"]] = call
         return call
 
@@ -120,12 +120,12 @@ class VapiState:
         """Return a call's current behaviour: that of all calls with the call's changes."""
         return self.behaviour.model_copy(update=call.behaviour)
 
-    def _noted(self, call: LiveCall) -> LiveCall:
+    def _save_changes_of(self, call: LiveCall) -> LiveCall:
         call.changed = partial(self.calls.note, call.shown["id"])
         return call
 
     def _unpack_call(self, packed: Json) -> LiveCall:
-        return self._noted(unpack_call(packed, self.numbers))
+        return self._save_changes_of(unpack_call(packed, self.numbers))
 
     def _resource(self) -> Json:
         now = iso_ms()

@@ -16,7 +16,7 @@ Value = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})?$"
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
-class Asked(BaseModel):
+class ControlRequest(BaseModel):
     """The fields of every request: whether to send webhooks, and whether to retry."""
 
     model_config = ConfigDict(extra="forbid")
@@ -28,7 +28,7 @@ class Asked(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def understand(request: Request, model: type[Model]) -> Model:
+async def parse_request(request: Request, model: type[Model]) -> Model:
     """Parse a JSON body; an empty body counts as {}.
 
     Raises: pydantic.ValidationError, which the control plane answers with 422 and the wrong fields.
