@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason
 from base.operators import Operator
-from chaos.scene import Client, Scene, Wish
+from chaos.scene import Client, Scene, TrafficRequest
 from db.engine import clock
 from domain import operator_actions
 from domain.wallet import freezes as wallet_freezes
@@ -112,22 +112,22 @@ def _freeze(scene: Scene) -> None:
         number += 1
 
 
-def _place(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
+def _place(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
     def work(session: Session) -> None:
         now = clock(session)
         operator_actions.freeze_manually(
-            session, wishes[0][0], operator=Operator("chaos", "a drill"), now=now
+            session, requests[0][0], operator=Operator("chaos", "a drill"), now=now
         )
 
     scene.database.run(work)
     return ["OK"]
 
 
-def _lift(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
+def _lift(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
     def lift(session: Session, now: datetime) -> None:
         operator_actions.lift_manually(
             session,
-            wishes[0][0],
+            requests[0][0],
             FreezeReason.MANUAL,
             operator=Operator("chaos", "the drill is over"),
             now=now,

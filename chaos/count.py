@@ -41,19 +41,21 @@ def _debits(facts: Facts) -> Iterator[Problem]:
         " WHERE kind = 'debit'"
     ):
         written.setdefault((organization_id, key), []).append(micros)
-    for name, wish in facts.story.of("debit").items():
+    for name, request in facts.recorded.of("debit").items():
         found = written.pop(name, [])
-        if wish.outcome == "OK":
-            facts.add(name[0], -wish.micros)
-        elif wish.outcome is None:
-            yield Problem("lost", f"debit {name}: never answered, {wish.unsure} times asked", name)
-        if wish.outcome == "OK" and not found:
+        if request.outcome == "OK":
+            facts.add(name[0], -request.micros)
+        elif request.outcome is None:
+            yield Problem(
+                "lost", f"debit {name}: never answered, {request.unsure} times asked", name
+            )
+        if request.outcome == "OK" and not found:
             yield Problem("lost", f"debit {name}: answered OK, no entry", name)
-        elif len(found) > (wish.outcome == "OK"):
-            text = f"debit {name}: answered {wish.outcome}, entries {found}"
+        elif len(found) > (request.outcome == "OK"):
+            text = f"debit {name}: answered {request.outcome}, entries {found}"
             yield Problem("doubled", text, name)
-        elif found and found != [wish.micros]:
-            text = f"debit {name}: asked for {wish.micros}, entry of {found[0]}"
+        elif found and found != [request.micros]:
+            text = f"debit {name}: asked for {request.micros}, entry of {found[0]}"
             yield Problem("drift", text, name)
     for name, found in written.items():
         yield Problem("doubled", f"debit {name}: entries {found} without a request", name)
@@ -103,19 +105,19 @@ def _holds(facts: Facts) -> Iterator[Problem]:
             " = (h.organization_id, h.call_id))"
         )
     }
-    billed, released = facts.story.of("commit"), facts.story.of("release")
-    for name, wish in billed.items():
+    billed, released = facts.recorded.of("commit"), facts.recorded.of("release")
+    for name, request in billed.items():
         status, found = rows.get(name, (None, None))
-        facts.add(name[0], -wish.micros if wish.outcome == "OK" else 0)
-        if wish.outcome != "OK":
-            yield Problem("lost", f"call {name}: commit answered {wish.outcome}", name)
-        elif found != wish.micros:
-            text = f"call {name}: {wish.micros} committed, {found} billed ({status})"
+        facts.add(name[0], -request.micros if request.outcome == "OK" else 0)
+        if request.outcome != "OK":
+            yield Problem("lost", f"call {name}: commit answered {request.outcome}", name)
+        elif found != request.micros:
+            text = f"call {name}: {request.micros} committed, {found} billed ({status})"
             yield Problem("lost", text, name)
-    for name, wish in released.items():
+    for name, request in released.items():
         status, _ = rows.get(name, (None, None))
         if name not in billed and status in ("open", "committed"):
-            yield Problem("lost", f"call {name}: released ({wish.outcome}), but {status}", name)
+            yield Problem("lost", f"call {name}: released ({request.outcome}), but {status}", name)
     for name, (status, found) in rows.items():
         if status == "open":
             yield Problem("lost", f"call {name}: its hold is still open", name)
@@ -138,9 +140,9 @@ def _webhooks(facts: Facts) -> Iterator[Problem]:
             "SELECT external_id, CASE WHEN handled_at IS NOT NULL THEN outcome END FROM inbox"
         )
     )
-    for (organization_id, event_id), wish in facts.story.of("webhook").items():
+    for (organization_id, event_id), request in facts.recorded.of("webhook").items():
         named_so = f"webhook {event_id} of {organization_id}"
-        if wish.outcome != "OK":
+        if request.outcome != "OK":
             yield Problem("lost", f"{named_so}: never accepted", (event_id,))
         elif event_id not in kept:
             yield Problem("lost", f"{named_so}: accepted, not stored", (event_id,))
@@ -151,7 +153,9 @@ def _webhooks(facts: Facts) -> Iterator[Problem]:
         if kind in _KEPT_TYPES and (call_id, kind) not in named:
             text = f"webhook {kind} of {call_id}: accepted, not stored"
             yield Problem("lost", text, (call_id,))
-    for event_id in sorted(kept.keys() - {event_id for _, event_id in facts.story.of("webhook")}):
+    for event_id in sorted(
+        kept.keys() - {event_id for _, event_id in facts.recorded.of("webhook")}
+    ):
         # The journal lacks webhooks that the sandbox sent itself. Many of those concern no
         # organization.
         if kept[event_id] is None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from chaos.facts import Facts, Problem
-from chaos.journal import Story
+from chaos.journal import RecordedTraffic
 
 
 def entitlements(facts: Facts) -> Iterator[Problem]:
@@ -24,7 +24,7 @@ def entitlements(facts: Facts) -> Iterator[Problem]:
         row[0]: row[1:] for row in facts.rows("SELECT id, status, pause_reason FROM campaigns")
     }
     known: dict[str, str] = dict(facts.rows("SELECT external_id, status FROM subscriptions"))
-    frozen_manually = _frozen_manually(facts.story)
+    frozen_manually = _frozen_manually(facts.recorded)
     for one in facts.customers:
         check = partial(_differs, one.organization_id)
         theirs = facts.subscriptions[one.organization_id]
@@ -59,14 +59,14 @@ def _pause_reason(active: bool, frozen: bool, net: int) -> str | None:
     return "wallet_depleted" if net <= 0 else None
 
 
-def _frozen_manually(story: Story) -> set[str]:
+def _frozen_manually(recorded: RecordedTraffic) -> set[str]:
     """Return the organizations that an operator's freeze still covers at the end.
 
     Each freeze is lifted before the next one, if it is lifted at all.
     """
-    lifted = story.of("lift")
+    lifted = recorded.of("lift")
     standing: dict[str, bool] = {}
-    for organization_id, key in story.of("freeze"):
+    for organization_id, key in recorded.of("freeze"):
         standing[organization_id] = (organization_id, key) not in lifted
     return {organization_id for organization_id, stands in standing.items() if stands}
 

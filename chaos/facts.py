@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import psycopg
 
-from chaos.journal import Story
+from chaos.journal import RecordedTraffic
 from db.address import driver_url
 from db.engine import Database
 
@@ -79,7 +79,7 @@ class Facts:
     """Everything that the count compares. `rows` queries the database as its owner."""
 
     customers: list[Customer]
-    story: Story
+    recorded: RecordedTraffic
     database: Database
     rows: Callable[[str], list[tuple[Any, ...]]]
     captures: list[dict[str, Any]]
@@ -111,7 +111,7 @@ def read_facts(
     database: Database,
     control: Callable[[str, str], Any],
     customers: list[Customer],
-    story: Story,
+    recorded: RecordedTraffic,
     *,
     clock_forward_at: Sequence[float] = (),
     load_of_each_core: float = 0.0,
@@ -120,7 +120,7 @@ def read_facts(
     with psycopg.connect(driver_url(owner_url), autocommit=True) as owner:
         yield Facts(
             customers,
-            story,
+            recorded,
             database,
             lambda query: owner.execute(query).fetchall(),
             control("GET", "/paypal/captures"),

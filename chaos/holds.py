@@ -12,7 +12,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from chaos.scene import UNANSWERED, Scene, Wish
+from chaos.scene import UNANSWERED, Scene, TrafficRequest
 from chaos.spending import pick
 from db.engine import clock
 from domain.wallet import holds
@@ -60,8 +60,8 @@ def _lead(scene: Scene, name: str) -> None:
         time.sleep(pauses[0])
         if "OK" in reserved:
             for nth in range(1, extensions + 1):
-                wish = (organization_id, f"{call_id}:{nth}", micros // 2 + 1)
-                scene.ask("extend", [wish], partial(_extend, scene, nth, seconds))
+                request = (organization_id, f"{call_id}:{nth}", micros // 2 + 1)
+                scene.ask("extend", [request], partial(_extend, scene, nth, seconds))
                 time.sleep(pauses[nth])
             if ending < 0.2:
                 scene.ask("release", [(organization_id, call_id, 0)], partial(_release, scene))
@@ -94,8 +94,8 @@ def expire_own(session: Session, now: datetime) -> None:
         holds.expire(session, organization_id, call_ids=found[organization_id], now=now)
 
 
-def _reserve(scene: Scene, seconds: int, wishes: Sequence[Wish]) -> list[str]:
-    ((organization_id, call_id, micros),) = wishes
+def _reserve(scene: Scene, seconds: int, requests: Sequence[TrafficRequest]) -> list[str]:
+    ((organization_id, call_id, micros),) = requests
 
     def work(session: Session) -> str:
         now = clock(session)
@@ -112,8 +112,8 @@ def _reserve(scene: Scene, seconds: int, wishes: Sequence[Wish]) -> list[str]:
     return [scene.database.run(work)]
 
 
-def _extend(scene: Scene, nth: int, seconds: int, wishes: Sequence[Wish]) -> list[str]:
-    ((organization_id, key, micros),) = wishes
+def _extend(scene: Scene, nth: int, seconds: int, requests: Sequence[TrafficRequest]) -> list[str]:
+    ((organization_id, key, micros),) = requests
     call_id = key.rpartition(":")[0]
 
     def work(session: Session) -> str:
@@ -131,8 +131,8 @@ def _extend(scene: Scene, nth: int, seconds: int, wishes: Sequence[Wish]) -> lis
     return [scene.database.run(work)]
 
 
-def _commit(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
-    ((organization_id, call_id, micros),) = wishes
+def _commit(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
+    ((organization_id, call_id, micros),) = requests
     outcome = scene.database.run(
         lambda session: holds.commit(
             session,
@@ -146,8 +146,8 @@ def _commit(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
     return [outcome.outcome]
 
 
-def _release(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
-    ((organization_id, call_id, _),) = wishes
+def _release(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
+    ((organization_id, call_id, _),) = requests
     outcome = scene.database.run(
         lambda session: holds.release(session, organization_id, call_id=call_id, now=clock(session))
     )

@@ -40,7 +40,7 @@ class Journal:
 
 
 @dataclass
-class Wish:
+class RecordedRequest:
     """One request: its amount, its newest answer, and how often no answer arrived."""
 
     micros: int
@@ -52,33 +52,33 @@ class Wish:
 
 
 @dataclass
-class Story:
+class RecordedTraffic:
     """The journal as read back: requests by kind (debit, webhook, …) and name."""
 
-    wishes: dict[str, dict[Name, Wish]] = field(default_factory=dict)
+    requests: dict[str, dict[Name, RecordedRequest]] = field(default_factory=dict)
 
-    def of(self, what: str) -> dict[Name, Wish]:
+    def of(self, what: str) -> dict[Name, RecordedRequest]:
         """Return the requests of one kind, in the order in which they were first made."""
-        return self.wishes.get(what, {})
+        return self.requests.get(what, {})
 
     @property
     def count(self) -> int:
         """The number of different requests."""
-        return sum(len(wishes) for wishes in self.wishes.values())
+        return sum(len(requests) for requests in self.requests.values())
 
 
-def read_journal(path: Path) -> Story:
+def read_journal(path: Path) -> RecordedTraffic:
     """Read a journal from its beginning."""
-    story = Story()
+    recorded = RecordedTraffic()
     with path.open() as lines:
         for line in lines:
             step, what, organization_id, key, more, at = json.loads(line)
-            wishes = story.wishes.setdefault(what, {})
+            requests = recorded.requests.setdefault(what, {})
             name = (organization_id, key)
             if step == "asked":
-                wishes.setdefault(name, Wish(more, asked_at=at))
+                requests.setdefault(name, RecordedRequest(more, asked_at=at))
             elif step == "answered":
-                wishes[name].outcome, wishes[name].answered_at = more, at
+                requests[name].outcome, requests[name].answered_at = more, at
             else:
-                wishes[name].unsure += 1
-    return story
+                requests[name].unsure += 1
+    return recorded

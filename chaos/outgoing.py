@@ -22,7 +22,7 @@ from base.outcomes import Refused
 from chaos.contradictions import denied_report, longer_report
 from chaos.phone_count import talked_ms
 from chaos.reports import read_record, send_report, wait_for_end
-from chaos.scene import UNANSWERED, Client, Scene, Wish
+from chaos.scene import UNANSWERED, Client, Scene, TrafficRequest
 from db.engine import clock
 from domain.calls import committing, reservations
 
@@ -73,7 +73,7 @@ class Outgoing:
     record: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def wish(self) -> Wish:
+    def request(self) -> TrafficRequest:
         """What is requested under this call's ID.
 
         The amount is 0, because the price is unknown before the call's end.
@@ -163,11 +163,11 @@ def _ask(scene: Scene, call: Outgoing, what: str, act: Callable[..., list[str]])
     If a reservation was refused but may have taken effect, it is committed with nothing later.
     """
     give_back = ("give_back", partial(_give_back, scene, call)) if what == "book" else None
-    return "OK" in scene.ask(what, [call.wish], partial(act, scene, call), give_back)
+    return "OK" in scene.ask(what, [call.request], partial(act, scene, call), give_back)
 
 
 def _dial(scene: Scene, call: Outgoing) -> None:
-    organization_id, call_id, _ = call.wish
+    organization_id, call_id, _ = call.request
     metadata = {}
     if call.way == "token":
         metadata = {
@@ -213,7 +213,7 @@ def _end(scene: Scene, call: Outgoing) -> None:
 # -- the backend's requests -------------------------------------------------------------------
 
 
-def _reserve(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
+def _reserve(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> list[str]:
     def work(session: Session) -> tuple[str, str]:
         reserved = reservations.reserve_for_call(
             session,
@@ -232,7 +232,7 @@ def _reserve(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
     return [outcome]
 
 
-def _commit(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
+def _commit(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> list[str]:
     """Commit Vapi's duration without Vapi's ID, and again with the ID if needed.
 
     A late call is committed twice whatever the first answer is. If no report was known yet, the
@@ -251,7 +251,7 @@ def _commit(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
     return [outcome]
 
 
-def _give_back(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
+def _give_back(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> list[str]:
     """Close a reservation that took effect although its response was a refusal.
 
     Commit zero if the call was not dialled, otherwise its duration.
@@ -288,7 +288,7 @@ def _commit_once(scene: Scene, call: Outgoing, duration_ms: int, vapi_id: str | 
 
 
 def _contradict(scene: Scene, call: Outgoing, what: str, fields: dict[str, Any]) -> None:
-    organization_id, call_id, _ = call.wish
+    organization_id, call_id, _ = call.request
     scene.journal.asked(what, organization_id, call_id)
     if send_report(scene, call.vapi_id, fields):
         scene.journal.answered(what, organization_id, call_id, "OK")

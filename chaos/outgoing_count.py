@@ -42,10 +42,10 @@ class _Known:
 def outgoing(facts: Facts) -> Iterator[Problem]:
     """Compare the outgoing calls at the sandbox with their charges and holds."""
     known = _read(facts)
-    dialled = facts.story.of("dial")
-    for name in facts.story.of("book"):
-        wish = dialled.get(name)
-        vapi_id = wish.outcome if wish is not None else None
+    dialled = facts.recorded.of("dial")
+    for name in facts.recorded.of("book"):
+        request = dialled.get(name)
+        vapi_id = request.outcome if request is not None else None
         call = facts.calls[vapi_id]["call"] if vapi_id is not None else None
         cost = CALL_RATE.cost_micros(talked_ms(call)) if call is not None else 0
         facts.add(name[0], -cost)
@@ -53,12 +53,12 @@ def outgoing(facts: Facts) -> Iterator[Problem]:
             yield _lost(name, vapi_id, "it still lives")
         yield from _differs(known, name, vapi_id, cost)
         yield from _unmarked(facts, known, name, vapi_id)
-    for name, wish in facts.story.of("bill").items():
-        if wish.outcome not in _BILL_ANSWERS:
-            yield _lost(name, None, f"its commit is answered {wish.outcome}")
-    for name, wish in facts.story.of("pair").items():
-        if wish.outcome in _UNPAIRED_ANSWERS:
-            yield _lost(name, None, f"its pairing is answered {wish.outcome}")
+    for name, request in facts.recorded.of("bill").items():
+        if request.outcome not in _BILL_ANSWERS:
+            yield _lost(name, None, f"its commit is answered {request.outcome}")
+    for name, request in facts.recorded.of("pair").items():
+        if request.outcome in _UNPAIRED_ANSWERS:
+            yield _lost(name, None, f"its pairing is answered {request.outcome}")
 
 
 def _read(facts: Facts) -> _Known:
@@ -104,8 +104,8 @@ def _unmarked(facts: Facts, known: _Known, name: Name, vapi_id: str | None) -> I
     is_alerted = bool(names & known.differs)
     marked = any("talk_denied" in known.calls[one][2] for one in names if one in known.calls)
     for what, is_marked in (("longer", is_alerted), ("denied", is_alerted or marked)):
-        wish = facts.story.of(what).get(name)
-        if wish is not None and wish.outcome == "OK" and not is_marked:
+        request = facts.recorded.of(what).get(name)
+        if request is not None and request.outcome == "OK" and not is_marked:
             yield _lost(name, vapi_id, f"a report was {what}, without an alert or an anomaly")
 
 

@@ -22,7 +22,7 @@ def overlong(facts: Facts) -> Iterator[Problem]:
     alerts = set(
         facts.rows("SELECT organization_id, subject FROM alerts WHERE kind = 'call_past_maximum'")
     )
-    for organization_id, provider_call_id in facts.story.of("overlong"):
+    for organization_id, provider_call_id in facts.recorded.of("overlong"):
         call = facts.calls[provider_call_id]
         due = call["longest_seconds"] + OVERDUE_SECONDS
         description = (

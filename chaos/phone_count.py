@@ -30,7 +30,7 @@ def phones(facts: Facts) -> Iterator[Problem]:
             " WHERE c.provider_call_id IS NOT NULL"
         )
     }
-    for (organization_id, provider_call_id), _ in facts.story.of("phone").items():
+    for (organization_id, provider_call_id), _ in facts.recorded.of("phone").items():
         call = facts.calls[provider_call_id]["call"]
         cost = CALL_RATE.cost_micros(talked_ms(call))
         facts.add(organization_id, -cost)

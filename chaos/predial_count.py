@@ -62,9 +62,9 @@ def _permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:
             " WHERE contact_id IS NOT NULL AND provider_call_id IS NOT NULL"
         )
     }
-    dialled = facts.story.of("campaign_dial")
-    for name, wish in facts.story.of("predial").items():
-        if wish.outcome != "eligible":
+    dialled = facts.recorded.of("campaign_dial")
+    for name, request in facts.recorded.of("predial").items():
+        if request.outcome != "eligible":
             continue
         dial = dialled.get(name)
         call = facts.calls[dial.outcome] if dial is not None and dial.outcome else None
@@ -72,10 +72,10 @@ def _permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:
             charged = min(HOLD_MICROS, CALL_RATE.cost_micros(talked_ms(call["call"])))
             until = float("inf") if call["ended"] is None else call["ended"]
         else:
-            charged, until = 0, _earliest_expiry(facts, wish.asked_at)
+            charged, until = 0, _earliest_expiry(facts, request.asked_at)
             if call is not None and call["ended"] is not None:
                 until = min(until, call["ended"])
-        yield name[0], _Permitted(name[1], wish.answered_at, until, charged)
+        yield name[0], _Permitted(name[1], request.answered_at, until, charged)
 
 
 def _earliest_expiry(facts: Facts, asked_at: float) -> float:

@@ -19,7 +19,7 @@ from chaos.endings import Endings
 from chaos.evidence import evidence_path, write_evidence
 from chaos.facts import Customer, Problem, cancelled, read_facts
 from chaos.faults import Planned, plan, strike
-from chaos.journal import Story, read_journal
+from chaos.journal import RecordedTraffic, read_journal
 from chaos.report import Report, refusals
 from chaos.rest import jobs_waiting, stand_still, wait_for_rest
 from chaos.sabotage import plan_of, sabotage_database, traffic_has_holds
@@ -64,15 +64,15 @@ def run(asked: Asked) -> Report:
         _break_things(system, traffic, report, asked)
         _calm_down(system, traffic, report, asked)
         stand_still(system, asked.rest_seconds)
-        story = read_journal(system.journal)
-        report.events = story.count
-        report.asked = {what: len(wishes) for what, wishes in story.wishes.items()}
+        recorded = read_journal(system.journal)
+        report.events = recorded.count
+        report.asked = {what: len(requests) for what, requests in recorded.requests.items()}
         reading = read_facts(
             system.owner_url,
             system.database,
             system.control,
             customers,
-            story,
+            recorded,
             clock_forward_at=system.clock.forward_at,
             load_of_each_core=report.load_of_each_core,
         )
@@ -80,7 +80,7 @@ def run(asked: Asked) -> Report:
             report.problems += count_problems(facts)
             report.figures["subscriptions cancelled"] = cancelled(facts)
         report.guards = refusals(system.postgres.log)
-        report.figures |= _figures(system, story, report.closed_seconds)
+        report.figures |= _figures(system, recorded, report.closed_seconds)
         if not report.is_clean:
             report.evidence = evidence_path(asked.seed)
             write_evidence(system, report, report.evidence)
@@ -195,9 +195,13 @@ def traffic_problems(progress: Message) -> list[Problem]:
     ]
 
 
-def _figures(system: System, story: Story, closed_seconds: list[float]) -> dict[str, Any]:
+def _figures(
+    system: System, recorded: RecordedTraffic, closed_seconds: list[float]
+) -> dict[str, Any]:
     """Return the figures of the run: how much traffic there was and what failed."""
-    unsure = sum(wish.unsure for wishes in story.wishes.values() for wish in wishes.values())
+    unsure = sum(
+        request.unsure for requests in recorded.requests.values() for request in requests.values()
+    )
     closed = sorted(closed_seconds)
     attempts = system.do(
         lambda session, _: session.execute(
@@ -218,12 +222,14 @@ def _figures(system: System, story: Story, closed_seconds: list[float]) -> dict[
         ).one()
     )
     return {
-        "calls that rang": len(story.of("phone")),
-        "outgoing calls dialled": len(story.of("dial")),
-        "contacts asked about": len(story.of("predial")),
-        "contacts permitted": sum(one.outcome is not None for one in story.of("predial").values()),
-        "contacts dialled": len(story.of("campaign_dial")),
-        "reports that contradicted": len(story.of("longer")) + len(story.of("denied")),
+        "calls that rang": len(recorded.of("phone")),
+        "outgoing calls dialled": len(recorded.of("dial")),
+        "contacts asked about": len(recorded.of("predial")),
+        "contacts permitted": sum(
+            one.outcome is not None for one in recorded.of("predial").values()
+        ),
+        "contacts dialled": len(recorded.of("campaign_dial")),
+        "reports that contradicted": len(recorded.of("longer")) + len(recorded.of("denied")),
         "calls let in": calls[0],
         "calls that we ended": calls[1],
         "calls ended past their maximum": calls[3],

@@ -46,9 +46,9 @@ class Client:
 
 
 #: One request under its own key: organization, key and micros.
-Wish = tuple[str, str, int]
+TrafficRequest = tuple[str, str, int]
 #: Sends requests and returns the answers in the same order.
-Act = Callable[[Sequence[Wish]], Sequence[str]]
+Act = Callable[[Sequence[TrafficRequest]], Sequence[str]]
 
 
 class Scene:
@@ -73,7 +73,7 @@ class Scene:
         self.stopping = threading.Event()
         #: Requests that were refused after an unanswered attempt. The refusal is final only when
         #: repeated in the calm phase.
-        self.doubtful: list[tuple[str, Wish, Act]] = []
+        self.doubtful: list[tuple[str, TrafficRequest, Act]] = []
         self.asked = 0
         #: Threads that ended with an error, each with its traceback.
         self.died: list[tuple[str, str]] = []
@@ -98,7 +98,7 @@ class Scene:
     def ask(
         self,
         what: str,
-        wishes: Sequence[Wish],
+        requests: Sequence[TrafficRequest],
         act: Act,
         in_the_calm: tuple[str, Act] | None = None,
     ) -> Sequence[str]:
@@ -108,23 +108,23 @@ class Scene:
         is kept for `settle`, because the first request may still take effect. `settle` repeats the
         request, or sends the one in `in_the_calm`.
         """
-        for organization_id, key, micros in wishes:
+        for organization_id, key, micros in requests:
             self.journal.asked(what, organization_id, key, micros)
-        self.asked += len(wishes)
+        self.asked += len(requests)
         silence = False
         while not self.has_given_up:
             try:
-                outcomes = act(wishes)
+                outcomes = act(requests)
             except UNANSWERED as error:
                 silence = silence or isinstance(error, OutcomeUnknown)
-                self._note(what, wishes, error)
+                self._note(what, requests, error)
                 time.sleep(random.uniform(0.05, 0.4))  # noqa: S311
                 continue
-            for wish, outcome in zip(wishes, outcomes, strict=True):
-                self.journal.answered(what, wish[0], wish[1], outcome)
+            for request, outcome in zip(requests, outcomes, strict=True):
+                self.journal.answered(what, request[0], request[1], outcome)
                 if silence and outcome != "OK":
                     asked_then, act_then = in_the_calm or (what, act)
-                    self.doubtful.append((asked_then, wish, act_then))
+                    self.doubtful.append((asked_then, request, act_then))
             return outcomes
         return []
 
@@ -134,11 +134,11 @@ class Scene:
         Return the number of requests.
         """
         doubtful, self.doubtful = self.doubtful, []
-        for what, wish, act in doubtful:
-            self.ask(what, [wish], act)
+        for what, request, act in doubtful:
+            self.ask(what, [request], act)
         return len(doubtful)
 
-    def _note(self, what: str, wishes: Sequence[Wish], error: Exception) -> None:
+    def _note(self, what: str, requests: Sequence[TrafficRequest], error: Exception) -> None:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        for organization_id, key, _ in wishes:
+        for organization_id, key, _ in requests:
             self.journal.unsure(what, organization_id, key, f"{type(cause).__name__}: {error}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
 
-from chaos.scene import Client, Scene, Wish
+from chaos.scene import Client, Scene, TrafficRequest
 from db.engine import clock
 from domain.wallet import operations as wallet
 from domain.wallet.debits import Debit, debit_many, debit_now
@@ -41,38 +41,38 @@ def _spend(scene: Scene, name: str) -> None:
     while not scene.stopping.is_set():
         entry_point = chance.random()
         count = chance.randint(2, _MANY_MAX) if entry_point > 0.85 else 1
-        wishes = []
+        requests = []
         for _ in range(count):
             client = pick(scene, chance)
             micros = chance.randint(1, _MICROS_MAX[client.poor])
-            wishes.append((client.organization_id, f"{name}:{number}", micros))
+            requests.append((client.organization_id, f"{name}:{number}", micros))
             number += 1
         if entry_point > 0.85:
-            scene.ask("debit", wishes, partial(_many, scene))
+            scene.ask("debit", requests, partial(_many, scene))
         elif entry_point > 0.6:
-            scene.ask("debit", wishes, partial(_single, scene))
+            scene.ask("debit", requests, partial(_single, scene))
         else:
-            scene.ask("debit", wishes, partial(_combined, scene))
+            scene.ask("debit", requests, partial(_combined, scene))
         time.sleep(chance.uniform(0.0, 0.06))
 
 
-def _debit(wish: Wish) -> Debit:
-    organization_id, key, micros = wish
+def _debit(request: TrafficRequest) -> Debit:
+    organization_id, key, micros = request
     return Debit(organization_id, key, micros, "USD", "messages")
 
 
-def _combined(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
-    return [debit_now(scene.database, _debit(wish)).outcome for wish in wishes]
+def _combined(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
+    return [debit_now(scene.database, _debit(request)).outcome for request in requests]
 
 
-def _many(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
-    debits = [_debit(wish) for wish in wishes]
+def _many(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
+    debits = [_debit(request) for request in requests]
     outcomes = scene.database.run(lambda session: debit_many(session, debits, clock(session)))
     return [one.outcome for one in outcomes]
 
 
-def _single(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
-    ((organization_id, key, micros),) = wishes
+def _single(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
+    ((organization_id, key, micros),) = requests
     outcome = scene.database.run(
         lambda session: wallet.debit(
             session,

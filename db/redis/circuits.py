@@ -228,7 +228,11 @@ def _held_back(channel: ProviderChannel, verdict: str, seconds: float) -> HeldBa
     # The random part spreads the jobs that wait for the same instant, so that they do not all call
     # the provider at once.
     spread = random.uniform(0, min(max(1.0, seconds / 2), _SPREAD_SECONDS_MAX))  # noqa: S311
-    cause = "the circuit is open" if verdict == "open" else "held back by its rate"
+    cause = (
+        "the circuit is open"
+        if verdict == "open"
+        else "the account is held back, or its rate is used up"
+    )
     return HeldBack(f"{cause}: {channel_name}", seconds + spread)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chaos.facts import Facts
-from chaos.journal import Story, Wish
+from chaos.journal import RecordedRequest, RecordedTraffic
 from chaos.overlong_count import overlong
 
 
@@ -17,7 +17,7 @@ def problems(seconds: float, *, alerts: list[tuple[str, str]], load: float = 5.0
 
     facts = Facts(
         customers=[],
-        story=Story({"overlong": {("org", "v1"): Wish(0)}}),
+        recorded=RecordedTraffic({"overlong": {("org", "v1"): RecordedRequest(0)}}),
         database=None,
         rows=rows,
         captures=[],

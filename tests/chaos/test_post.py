@@ -96,5 +96,5 @@ def test_event_is_delivered_when_it_is_queued_after_the_stop(urls, tmp_path):
             thread.join(60)
         scene.database.close()
     webhooks = read_journal(tmp_path / "journal").of("webhook")
-    assert [wish.outcome for wish in webhooks.values()] == ["OK"]
+    assert [request.outcome for request in webhooks.values()] == ["OK"]
     assert not any(thread.is_alive() for thread in threads)

@@ -8,7 +8,7 @@ import pytest
 
 from chaos.facts import Facts
 from chaos.ingress import LIMITS
-from chaos.journal import Story, Wish
+from chaos.journal import RecordedRequest, RecordedTraffic
 from chaos.predial_count import HOLD_MICROS, predial
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -20,7 +20,7 @@ class Campaign:
     def __init__(self, contacts_paid: int) -> None:
         self.facts = Facts(
             customers=[],
-            story=Story({"predial": {}, "campaign_dial": {}}),
+            recorded=RecordedTraffic({"predial": {}, "campaign_dial": {}}),
             database=None,
             rows=lambda _: [(one,) for one in self.taken_over],
             captures=[
@@ -38,13 +38,15 @@ class Campaign:
         self.taken_over: list[str] = []
 
     def permit(self, contact_id: str, asked_at: float, answered_at: float) -> None:
-        self.facts.story.wishes["predial"]["org", contact_id] = Wish(
+        self.facts.recorded.requests["predial"]["org", contact_id] = RecordedRequest(
             0, "eligible", asked_at=asked_at, answered_at=answered_at
         )
 
     def dial(self, contact_id: str, ended: float, *, talked: int = 0, known: bool = True) -> None:
         call_id = f"v-{contact_id}"
-        self.facts.story.wishes["campaign_dial"]["org", contact_id] = Wish(0, call_id)
+        self.facts.recorded.requests["campaign_dial"]["org", contact_id] = RecordedRequest(
+            0, call_id
+        )
         times = {
             "startedAt": BEGAN.isoformat(),
             "endedAt": (BEGAN + timedelta(seconds=talked)).isoformat(),
@@ -70,7 +72,7 @@ def test_campaign_is_doubled_when_one_contact_too_many_is_permitted():
         campaign.permit(contact_id, 0.0, 1.0 + place)
     assert campaign.problems() == [("c",)]
     # A contact that may not be dialled does not count
-    campaign.facts.story.wishes["predial"]["org", "b"].outcome = None
+    campaign.facts.recorded.requests["predial"]["org", "b"].outcome = None
     assert campaign.problems() == []
 
 
