@@ -276,9 +276,9 @@ def _commit_once(scene: Scene, call: Outgoing, duration_ms: int, vapi_id: str | 
                 provider_call_id=vapi_id,
                 now=clock(session),
             )
-        except Refused as no:
+        except Refused as error:
             # As in the API: the pairing remains although the commit is refused.
-            return no.code
+            return error.code
         return done.outcome.outcome
 
     return scene.database.run(work)

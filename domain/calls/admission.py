@@ -104,10 +104,10 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
             _let_in(session, call, ask, entry_point, wallet, terms=terms, now=now)
         else:
             _answer_again(session, call, wallet, terms, now)
-    except _NotAdmitted as no:
-        if wallet is not None and (is_new or no.code != CALL_SETTLED):
-            _remember_refusal(session, call, wallet, no.code, is_new=is_new, now=now)
-        return Admission(organization_id, no.call_id, no.code, terms.refusal_text)
+    except _NotAdmitted as error:
+        if wallet is not None and (is_new or error.code != CALL_SETTLED):
+            _remember_refusal(session, call, wallet, error.code, is_new=is_new, now=now)
+        return Admission(organization_id, error.call_id, error.code, terms.refusal_text)
     return Admission(
         organization_id,
         call.id,

@@ -115,9 +115,9 @@ def _charge(
     try:
         cost = charge.cost_micros
         settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
-    except NotSettled as no:
+    except NotSettled as error:
         # The ledger would refuse a later report as well, so an operator must decide.
-        alert_unsettled(session, call, f"the ledger refused the charge: {no.code}", now)
+        alert_unsettled(session, call, f"the ledger refused the charge: {error.code}", now)
         return
     if withheld.rival is not None:
         alert_ambiguous(session, call, withheld.rival, now)

@@ -15,7 +15,7 @@ from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.wallet import holds
 from domain.wallet import queries as wallet_queries
 from domain.wallet.queries import EntryView
-from ingress.api.endpoint import Asked
+from ingress.api.endpoint import AuthorizedRequest
 from ingress.api.fields import milliseconds_of
 from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 
@@ -23,12 +23,14 @@ from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 PAGE_MAX = 200
 
 
-def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | Refused:
+def reserve_credits(
+    session: Session, request: AuthorizedRequest, now: datetime
+) -> dict[str, Any] | Refused:
     """Set aside a call's estimated cost and return its pairing data for Vapi.
 
     Replay: while the hold is open, the same call succeeds and only its pairing may change.
     """
-    fields = asked.fields
+    fields = request.fields
     call_id = fields.text("callId")
     vapi_call_id = fields.optional_text("vapiCallId")
     minutes = fields.number("estimatedMinutes", lowest=0, highest=DURATION_SECONDS_MAX // 60)
@@ -37,7 +39,7 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
     fields.nothing_else()
     reserved = reservations.reserve_for_call(
         session,
-        asked.bearer.organization_id,
+        request.bearer.organization_id,
         call_id=call_id,
         provider_call_id=vapi_call_id,
         estimated_seconds=-(-milliseconds_of(minutes * 60) // 1000),
@@ -48,7 +50,7 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
     if not reserved.outcome.ok or reserved.call is None:
         # Returned, not raised: a pairing made by this request is kept, even if the call is settled.
         return Refused(reserved.outcome.code)
-    organization_id = asked.bearer.organization_id
+    organization_id = request.bearer.organization_id
     hold = holds.hold_of_call(session, organization_id, reserved.call.id)
     held = hold.reserved_micros if hold else 0
     return {
@@ -71,18 +73,20 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
     }
 
 
-def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | Refused:
+def commit_credits(
+    session: Session, request: AuthorizedRequest, now: datetime
+) -> dict[str, Any] | Refused:
     """Charge a call for its duration and release the rest of its hold.
 
     `vapiCallId` pairs a reservation that is not paired yet. Replay: the same duration returns the
     first result; a different duration is refused with IDEMPOTENCY_CONFLICT.
     """
-    fields = asked.fields
+    fields = request.fields
     call_id = fields.text("callId")
     vapi_call_id = fields.optional_text("vapiCallId")
     seconds = fields.number("durationSeconds", lowest=0, highest=CALL_DURATION_MS_MAX // 1000)
     fields.nothing_else()
-    organization_id = asked.bearer.organization_id
+    organization_id = request.bearer.organization_id
     try:
         done = committing.commit_for_call(
             session,
@@ -92,11 +96,11 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
             provider_call_id=vapi_call_id,
             now=now,
         )
-    except Refused as no:
+    except Refused as error:
         if vapi_call_id is None:
             raise
         # Returned, not raised: the pairing is kept, so that later reports charge the call once.
-        return no
+        return error
     balance = wallet_queries.balance(session, organization_id, now)
     held = rows.holds_of(session, done.call, rows.merged_ids(session, done.call))
     return {
@@ -112,10 +116,10 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
     }
 
 
-def read_wallet(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+def read_wallet(session: Session, request: AuthorizedRequest, now: datetime) -> dict[str, Any]:
     """Show the wallet's balance, held, available and outstanding amounts."""
-    asked.fields.nothing_else()
-    found = wallet_queries.balance(session, asked.bearer.organization_id, now)
+    request.fields.nothing_else()
+    found = wallet_queries.balance(session, request.bearer.organization_id, now)
     return {
         "organizationId": found.organization_id,
         "currency": found.currency,
@@ -127,12 +131,14 @@ def read_wallet(session: Session, asked: Asked, now: datetime) -> dict[str, Any]
     }
 
 
-def read_transactions(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+def read_transactions(
+    session: Session, request: AuthorizedRequest, now: datetime
+) -> dict[str, Any]:
     """Show one page of entries, newest first."""
-    limit = asked.fields.whole("limit", lowest=1, highest=PAGE_MAX, default=20)
-    cursor = asked.fields.whole("cursor", lowest=0, highest=2**62, default=2**62)
-    asked.fields.nothing_else()
-    organization_id = asked.bearer.organization_id
+    limit = request.fields.whole("limit", lowest=1, highest=PAGE_MAX, default=20)
+    cursor = request.fields.whole("cursor", lowest=0, highest=2**62, default=2**62)
+    request.fields.nothing_else()
+    organization_id = request.bearer.organization_id
     page = wallet_queries.history(session, organization_id, after=cursor, limit=limit)
     return {
         "transactions": [_entry(one) for one in page],

@@ -13,7 +13,7 @@ from db.models.calls import Call
 from domain.calls import queries as call_queries
 from domain.calls.billing import billing_state, shown_status, withheld_for
 from domain.calls.rows import CallNotFound, end_code, parties
-from ingress.api.endpoint import Asked
+from ingress.api.endpoint import AuthorizedRequest
 from ingress.api.fields import Fields
 from ingress.http.responses import HttpRefusal
 
@@ -21,14 +21,14 @@ from ingress.http.responses import HttpRefusal
 _DAYS_DEFAULT = 30
 
 
-def read_call(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+def read_call(session: Session, request: AuthorizedRequest, now: datetime) -> dict[str, Any]:
     """Show a call, found by our id, Vapi's id, Twilio's id or its appointment.
 
     Raises: CallNotFound.
     """
-    asked.fields.nothing_else()
-    call_id = Fields(dict(asked.path)).text("id")
-    call = call_queries.find_call(session, call_id, asked.bearer.organization_id)
+    request.fields.nothing_else()
+    call_id = Fields(dict(request.path)).text("id")
+    call = call_queries.find_call(session, call_id, request.bearer.organization_id)
     if call is None:
         raise CallNotFound(call_id)
     seen = call_queries.see_call(session, call)
@@ -42,20 +42,20 @@ def read_call(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
     }
 
 
-def read_costs(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+def read_costs(session: Session, request: AuthorizedRequest, now: datetime) -> dict[str, Any]:
     """Show what an organization's calls cost, day by day in UTC.
 
     Raises: HttpRefusal 400 for a period that is reversed or longer than DAYS_MAX.
     """
-    last = asked.fields.day("to") or now.date()
-    first = asked.fields.day("from") or last - timedelta(days=_DAYS_DEFAULT - 1)
-    asked.fields.nothing_else()
+    last = request.fields.day("to") or now.date()
+    first = request.fields.day("from") or last - timedelta(days=_DAYS_DEFAULT - 1)
+    request.fields.nothing_else()
     if not 0 <= (last - first).days < call_queries.DAYS_MAX:
         raise HttpRefusal(
             MALFORMED_REQUEST, f"from must not be after to, at most {call_queries.DAYS_MAX} days."
         )
     days = call_queries.costs_by_day(
-        session, organization_id=asked.bearer.organization_id, first_day=first, last_day=last
+        session, organization_id=request.bearer.organization_id, first_day=first, last_day=last
     )
     return {
         "days": [

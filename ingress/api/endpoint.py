@@ -44,8 +44,8 @@ _MEDIA_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request as an endpoint sees it: its bearer, its fields and its path."""
+class AuthorizedRequest:
+    """A request whose token was verified: its bearer, fields and path parameters."""
 
     bearer: Bearer
     fields: Fields
@@ -54,7 +54,7 @@ class Asked:
 
 #: An endpoint's function. A refusal that it raises rolls the transaction back. A refusal that it
 #: returns commits it, and keeps changes such as a pairing or an alert.
-Work = Callable[[Session, Asked, datetime], dict[str, Any] | Refused]
+Work = Callable[[Session, AuthorizedRequest, datetime], dict[str, Any] | Refused]
 
 
 class ApiEndpoint:
@@ -74,17 +74,19 @@ class ApiEndpoint:
             except HttpRefusal as refusal:
                 return refused(refusal)
             try:
-                asked = Asked(bearer, await fields_of(request), request.path_params)
+                authorized = AuthorizedRequest(
+                    bearer, await fields_of(request), request.path_params
+                )
                 content = await to_thread.run_sync(
                     lambda: self._database.run(
-                        lambda session: work(session, asked, clock(session))
+                        lambda session: work(session, authorized, clock(session))
                     ),
                     limiter=self._limiter,
                 )
             except HttpRefusal as refusal:
                 return refused(refusal)
-            except Refused as no:
-                return _refuse(bearer, no)
+            except Refused as error:
+                return _refuse(bearer, error)
             except (NotYet, OutcomeUnknown) as error:
                 return refused(unavailable(error))
             if isinstance(content, Refused):
@@ -113,9 +115,9 @@ class ApiEndpoint:
         return bearer
 
 
-def _refuse(bearer: Bearer, no: Refused) -> Response:
-    log_refusal(bearer.organization_id, no.code, what="request")
-    return problem_response(Problem(no.code, no.detail))
+def _refuse(bearer: Bearer, error: Refused) -> Response:
+    log_refusal(bearer.organization_id, error.code, what="request")
+    return problem_response(Problem(error.code, error.detail))
 
 
 def refused(refusal: HttpRefusal) -> Response:
@@ -168,4 +170,4 @@ def object_of(body: bytes) -> dict[str, Any]:
 
 
 def _no_number(literal: str) -> None:
-    raise ValueError(f"{literal} is no number")
+    raise ValueError(f"{literal} is not a number")

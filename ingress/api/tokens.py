@@ -176,14 +176,14 @@ class Tokens:
 def _bearer(claims: dict[str, Any]) -> Bearer:
     end = claims["exp"]
     if isinstance(end, bool) or not isinstance(end, int | float):
-        raise BadToken("the token's end is no number")
+        raise BadToken("the token's end is not a number")
     if end > time.time() + LIFE_SECONDS_MAX + LEEWAY_SECONDS:
         raise BadToken(f"a token lives {LIFE_SECONDS_MAX} s at most")
     organization_id, scope = claims.get("org"), claims.get("scope", "")
     if not isinstance(organization_id, str) or not 0 < len(organization_id) <= _ID_LENGTH_MAX:
         raise BadToken("the token names no organization")
     if not organization_id.isprintable():
-        raise BadToken("the token's organization is no id")
+        raise BadToken("the token's organization is not an id")
     if not isinstance(scope, str):
-        raise BadToken("the token's scope is no text")
+        raise BadToken("the token's scope is not a text")
     return Bearer(organization_id, frozenset(scope.split()))

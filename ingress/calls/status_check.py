@@ -66,8 +66,8 @@ class StatusCheck:
             found = await self._urgent.run(check, until=began + self._urgent.answer_seconds)
         except HttpRefusal as refusal:
             return refused(refusal)
-        except Refused as no:
-            return problem_response(Problem(no.code, no.detail))
+        except Refused as error:
+            return problem_response(Problem(error.code, error.detail))
         except (TooLate, NotYet, OutcomeUnknown) as error:
             return refused(unavailable(error))
         return JSONResponse(_body_of(found))

@@ -65,5 +65,5 @@ def paypal_from_micros(micros: int, currency: str) -> str:
 def _decimals_of(currency: str) -> int:
     decimals = DECIMALS.get(currency) if isinstance(currency, str) else None
     if decimals is None:
-        raise InvalidAmount("not a currency of PayPal's")
+        raise InvalidAmount("not a known PayPal currency")
     return decimals

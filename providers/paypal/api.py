@@ -149,7 +149,7 @@ class PayPalApi:
         self, path: str, external_id: str, deadline: Deadline, *, named: str = "id"
     ) -> dict[str, Any]:
         if not is_resource_id(external_id):
-            raise Refused(INVALID_ID, "not an id of PayPal's")
+            raise Refused(INVALID_ID, "not an id of PayPal")
 
         def ask() -> dict[str, Any]:
             answer = self._with_token(

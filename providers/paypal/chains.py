@@ -27,7 +27,7 @@ _BROKEN_EXTENSIONS = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 @dataclass(frozen=True)
 class TrustedCertificate:
-    """A key of PayPal's, and the times at which its certificate and issuers are valid."""
+    """A PayPal key, and the times at which its certificate and issuers are valid."""
 
     key: RSAPublicKey
     #: Pairs of the first and the last valid instant, one pair for each chain to the issuers.
@@ -50,7 +50,7 @@ def load_bundle(pem: bytes) -> tuple[x509.Certificate, ...]:
 def trusted_certificate(
     pem: bytes, name: str, issuers: tuple[x509.Certificate, ...] | None
 ) -> TrustedCertificate:
-    """Check that the served bytes are a certificate of PayPal's, except for the time.
+    """Check that the served bytes are a PayPal certificate, except for the time.
 
     Without issuers, TLS to PayPal's own host is the proof. Raises: CertificateUnavailable if the
     bytes are no certificate, because PayPal has served HTML instead. ForgedWebhook if the name, the

@@ -96,7 +96,7 @@ def transmission_of(headers: Mapping[str, str]) -> Transmission:
         raise ForgedWebhook("the signature is not base64") from None
     if not _SIGNATURE_BYTES_MIN <= len(signature) <= _SIGNATURE_BYTES_MAX:
         # Checked before a certificate is requested.
-        raise ForgedWebhook("the signature is not one by an RSA key of 2048 bits or more")
+        raise ForgedWebhook("the signature does not have the length of an RSA signature")
     return Transmission(identifier, time, sent_at, signature, _checked(given, "paypal-cert-url"))
 
 
@@ -201,7 +201,7 @@ class PayPalWebhookVerifier:
             # PayPal. A body that is not one whole object could end its member early and add others.
             raise ForgedWebhook("the body is not a JSON object")
         if not api.verify_webhook(fields, body, webhook_id=self._webhook_id):
-            raise ForgedWebhook("PayPal says that the signature is not its own")
+            raise ForgedWebhook("PayPal reports that it did not sign this message")
 
 
 def _signature_headers(headers: Mapping[str, str]) -> dict[str, str]:

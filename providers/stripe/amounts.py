@@ -64,13 +64,13 @@ def unit_of(currency: str) -> Unit:
     here and has other than two decimals in ISO 4217.
     """
     if not isinstance(currency, str):
-        raise InvalidAmount("not a currency of Stripe's")
+        raise InvalidAmount("not a known Stripe currency")
     # Stripe writes its codes in lower case.
     code = currency.upper() if currency.islower() else currency
     unit = UNITS.get(code)
     if unit is None:
         if exponent_of(code) != 2:
-            raise InvalidAmount(f"{code} is not a currency of Stripe's")
+            raise InvalidAmount(f"{code} is not a known Stripe currency")
         unit = Unit(2)
     return unit
 

@@ -118,7 +118,7 @@ def _sids_of(page: dict[str, Any]) -> list[str]:
         raise ProviderUnavailable("the answer is no list of calls")
     sids = [one.get("sid") if isinstance(one, dict) else None for one in calls]
     if not all(isinstance(one, str) and _CALL_SID.fullmatch(one) for one in sids):
-        raise ProviderUnavailable("the answer lists something else than calls")
+        raise ProviderUnavailable("the answer is not a list of calls")
     return [str(one) for one in sids]
 
 

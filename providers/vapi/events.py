@@ -102,14 +102,14 @@ class VapiMessage:
 def parse(body: bytes) -> VapiMessage:
     """Read a server message's envelope; reduce a large message to its facts.
 
-    Raises: MalformedWebhook if the body is no JSON object in UTF-8 with a message that has a type,
-    or repeats a key at any depth. With a repeated key, two readers could see two messages.
+    Raises: MalformedWebhook if the body is not a JSON object in UTF-8 with a message that has a
+    type, or repeats a key at any depth. With a repeated key, two readers could see two messages.
     """
     try:
         is_large = len(body) > lean.LEAN_FROM_BYTES
         envelope = lean.read_message(body) if is_large else read_object(body)
     except ValueError:
-        raise MalformedWebhook("the body is no JSON object") from None
+        raise MalformedWebhook("the body is not a JSON object") from None
     message = envelope.get("message")
     if not isinstance(message, dict):
         raise MalformedWebhook("the body has no message")

@@ -54,7 +54,7 @@ def _decimal(text: str) -> Decimal:
 
 
 def _no_number(literal: str) -> None:
-    raise ValueError(f"{literal} is no number")
+    raise ValueError(f"{literal} is not a number")
 
 
 def strict_decoder(make: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
