@@ -1,8 +1,8 @@
-"""Check the language of texts, test names and log events.
+"""Check the language of texts, names and log events.
 
 The rules: a function's docstring opens with an imperative, the first line of a docstring has at
-most 80 characters, no text uses a banned term, a test's name has at most 70 characters, and a log
-event is a snake_case key that is written out.
+most 80 characters, no text and no defined name uses a banned term, a test's name has at most 70
+characters, and a log event is a snake_case key that is written out.
 Text in backticks and quotes is not checked, because it names code or quotes a message.
 """
 
@@ -28,6 +28,14 @@ BANNED = re.compile(
     r"|posture|told|tells?|by hand|stands?(?!-)|owed|words?|hands?)\b",
     re.IGNORECASE,
 )
+#: Parts that no defined name may have, as `_PART` splits it.
+_BANNED_PARTS = frozenset(
+    {"told", "tell", "tells", "door", "doors", "house", "bell", "bells", "sieve", "patience"}
+    | {"patient", "patiently", "nobody", "somebody", "anybody", "whoever"}
+)
+#: A column, whose rename would need a migration.
+_EXEMPT_NAMES = frozenset({"end_told_at"})
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 #: How a function's docstring may not open, because these are no imperatives.
 _NO_IMPERATIVE = frozenset(
     {"this", "the", "a", "an", "it", "its", "that", "these", "those", "whether", "what", "which"}
@@ -51,6 +59,7 @@ def check_python(path: str, source: str) -> list[str]:
     findings = [
         *_docstring_findings(tree),
         *_comment_findings(source),
+        *_test_name_findings(tree),
         *_name_findings(tree),
         *_event_findings(tree),
     ]
@@ -128,12 +137,35 @@ def _comment_findings(source: str) -> Iterator[tuple[int, str]]:
                 yield token.start[0], message
 
 
-def _name_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def _test_name_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
             continue
         if len(node.name) > TEST_NAME_MAX:
             yield node.lineno, f"the test's name has more than {TEST_NAME_MAX} characters"
+
+
+def _name_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for line, name in sorted(set(_defined_names(tree))):
+        parts = {part.lower() for part in _PART.findall(name)}
+        if parts & _BANNED_PARTS and name not in _EXEMPT_NAMES:
+            yield line, f"banned term in a name: {name}"
+
+
+def _defined_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the line and name of each definition, parameter and assignment."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.lineno, node.name
+            case ast.arg():
+                yield node.lineno, node.arg
+            case ast.Name(ctx=ast.Store()):
+                yield node.lineno, node.id
+            case ast.Attribute(ctx=ast.Store()):
+                yield node.lineno, node.attr
+            case ast.alias(asname=str(name)) | ast.ExceptHandler(name=str(name)):
+                yield node.lineno, name
 
 
 def _event_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -214,7 +214,7 @@ def test_invalid_input_is_refused_in_one_line_and_changes_nothing(
     fund(database, organization_id, 1)  # Nothing holds a lock, and the wallet still works.
 
 
-def test_trigger_says_how_to_start_a_missing_sandbox(run, monkeypatch, tmp_path):
+def test_trigger_explains_how_to_start_a_missing_sandbox(run, monkeypatch, tmp_path):
     monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path))
     code, _, err = run("trigger", "paypal", "BILLING.SUBSCRIPTION.CANCELLED", "--org", "x")
     assert (code, err) == (2, "holdfast: no sandbox runs here; start one: holdfast up --sandbox\n")

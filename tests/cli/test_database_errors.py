@@ -91,7 +91,7 @@ def test_command_names_the_form_of_a_redis_url_that_cannot_be_parsed(run, monkey
     assert "s3cret" not in err
 
 
-def test_process_says_what_to_check_when_no_server_listens():
+def test_process_names_what_to_check_when_no_server_listens():
     (port,) = free_ports(1)
     with pytest.raises(SettingsError) as caught:
         check_serving_login(f"postgresql://holdfast_app:s3cret@127.0.0.1:{port}/holdfast")

@@ -73,6 +73,39 @@ def test_long_test_name_is_found():
 
 
 @pytest.mark.parametrize(
+    "code",
+    [
+        "def ring_bell(): ...",
+        "async def told(): ...",
+        "class FrontDoor: ...",
+        "def close(*, house_id): ...",
+        "lambda sieve: 1",
+        "NOBODY = 1",
+        "for whoever in []: ...",
+        "calls.patience_seconds = 1",
+        "import os as somebody",
+        "try: ...\nexcept OSError as anybody: ...",
+    ],
+)
+def test_defined_name_with_a_banned_part_is_found(code):
+    (finding,) = python(code)
+    assert "banned term in a name: " in finding
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def outdoor(impatient, belly): ...",
+        "HouseX.told(door=1)",
+        "call.end_told_at = 1",
+        "x = bell",
+    ],
+)
+def test_used_names_other_parts_and_a_column_are_accepted(code):
+    assert python(code) == []
+
+
+@pytest.mark.parametrize(
     "call",
     [
         'log.info("call refused", call=call)',

@@ -58,7 +58,7 @@ def test_sandbox_keeps_port_and_payments_when_killed_or_started_again(begin, tmp
     assert (tmp_path / "sandbox" / "port").read_text() == moved.rpartition(":")[2]
 
 
-def test_start_names_the_log_that_tells_why_the_sandbox_did_not_start(begin, tmp_path):
+def test_start_names_the_log_that_explains_why_the_sandbox_failed(begin, tmp_path):
     # Given a damaged file
     (tmp_path / "sandbox").mkdir()
     (tmp_path / "sandbox" / "state.db").write_bytes(b"not a database " * 400)

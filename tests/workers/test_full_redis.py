@@ -82,7 +82,7 @@ def fill_by_others(client, share):
         number += 1
 
 
-def test_full_redis_that_does_not_say_its_memory_is_emptied(world, client, small_redis):
+def test_full_redis_that_does_not_report_its_memory_is_emptied(world, client, small_redis):
     # Given a full Redis whose login may not read its memory use
     execute_sql(world, _STAGE_MANY, "billing", 1)
     client.execute_command("ACL", "SETUSER", "relay", "on", ">pw", "~*", "&*", "+@all", "-info")

@@ -352,7 +352,7 @@ def data_in(printed: str):
     return json.JSONDecoder().raw_decode(printed[start:])[0]
 
 
-def test_enforce_command_says_what_it_found_and_repaired(world, customer, sid, holdfast):
+def test_enforce_command_prints_what_it_found_and_repaired(world, customer, sid, holdfast):
     set_at_twilio(world, sid, status="suspended")
     arguments = ("org", "enforce", customer.id, "--why", "x", "--by", "ann")
     code, printed = holdfast(*arguments, world=world)
