@@ -28,7 +28,7 @@ from local.databases import derive_app_url
 from local.embedded import EmbeddedServers, ServerUrls
 from local.sandbox import sandbox_env
 from providers import registry
-from tests.support import pooler
+from tests.support import dialect, pooler
 from tests.support.cuttable import Way
 from tests.support.processes import Processes
 from tests.support.sandbox import RunningSandbox, start, stop
@@ -42,6 +42,7 @@ hypothesis_settings.register_profile("same", derandomize=True, deadline=None, da
 hypothesis_settings.register_profile("drawn", deadline=None)
 hypothesis_settings.load_profile("same")
 TEMPLATE = f"holdfast_template_{os.getpid()}"
+dialect.share()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,7 +1,7 @@
-"""Copies of the first customer of a test run, so that each test need not make one.
+"""Copies of the first customers of a test run, so that each test need not make them.
 
-The first customer is made as an operator makes it: through the sandbox's providers and with jobs.
-Its rows are then kept and loaded into other fresh databases. Only the providers' ids differ there.
+They are made as an operator makes them: through the sandbox's providers and with jobs.
+Their rows are then kept and loaded into other databases. Only the providers' ids differ there.
 """
 
 from __future__ import annotations
@@ -24,26 +24,20 @@ class Rows:
 
 
 class Prepared:
-    """The rows of a database whose only organization is one customer."""
+    """The rows of one customer, which can be loaded into other databases."""
 
-    def __init__(self, owner_url: str, provider_ids: list[str]) -> None:
-        """Read the rows and the sequences. They contain the providers' ids as given."""
+    def __init__(self, before: list[Rows], after: list[Rows], provider_ids: list[str]) -> None:
+        """Keep the rows that making the customer added. They contain these providers' ids."""
+        old = {rows.table: set(rows.text.splitlines()) for rows in before}
         self._provider_ids = provider_ids
         self._rows: list[Rows] = []
-        with psycopg.connect(driver_url(owner_url)) as connection:
-            for table, columns in _tables(connection):
-                query = sql.SQL("COPY {} ({}) TO STDOUT")
-                with connection.cursor().copy(query.format(*_names(table, columns))) as copy:
-                    text = b"".join(bytes(part) for part in copy)
-                if text:
-                    self._rows.append(Rows(table, columns, text))
-            self._sequences = connection.execute(
-                "SELECT sequencename, last_value FROM pg_sequences"
-                " WHERE schemaname = 'public' AND last_value IS NOT NULL"
-            ).fetchall()
+        for rows in after:
+            lines = [one for one in rows.text.splitlines() if one not in old.get(rows.table, ())]
+            if lines:
+                self._rows.append(Rows(rows.table, rows.columns, b"\n".join(lines) + b"\n"))
 
     def load(self, owner_url: str, provider_ids: list[str]) -> None:
-        """Write the rows into a new database, with these ids of the providers."""
+        """Write the rows into a database, with these ids of the providers."""
         with psycopg.connect(driver_url(owner_url)) as connection:
             # No trigger and no foreign key acts: the rows are already consistent.
             connection.execute("SET session_replication_role = replica")
@@ -55,21 +49,32 @@ class Prepared:
                 named = query.format(*_names(rows.table, rows.columns))
                 with connection.cursor().copy(named) as copy:
                     copy.write(text)
-            for name, value in self._sequences:
-                connection.execute("SELECT setval(%s::regclass, %s)", [name, value])
+
+
+def read_rows(owner_url: str) -> list[Rows]:
+    """Read every table's rows, without the numbers that the database assigns."""
+    with psycopg.connect(driver_url(owner_url)) as connection:
+        found = []
+        for table, columns in _tables(connection):
+            query = sql.SQL("COPY {} ({}) TO STDOUT")
+            with connection.cursor().copy(query.format(*_names(table, columns))) as copy:
+                found.append(Rows(table, columns, b"".join(bytes(part) for part in copy)))
+        return found
 
 
 def _names(table: str, columns: list[str]) -> tuple[sql.Composable, sql.Composable]:
     return sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
-def is_new(owner_url: str) -> bool:
-    """Return whether a database has no organization and no job."""
+def organizations_of(owner_url: str) -> set[str] | None:
+    """Return the organizations of a database, or None if it has a job that is not over."""
     with psycopg.connect(driver_url(owner_url)) as connection:
-        row = connection.execute(
-            "SELECT NOT EXISTS (SELECT FROM organizations) AND NOT EXISTS (SELECT FROM jobs)"
-        ).fetchone()
-    return row == (True,)
+        rows = connection.execute(
+            "SELECT id FROM organizations UNION ALL"
+            " SELECT NULL FROM jobs WHERE done_at IS NULL AND dead_at IS NULL"
+        ).fetchall()
+    found = {id_ for (id_,) in rows}
+    return None if None in found else found
 
 
 #: Tables that a new database has rows in. Their rows do not belong to the customer.
@@ -82,6 +87,7 @@ def _tables(connection: psycopg.Connection) -> list[tuple[str, list[str]]]:
         " FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
         " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'"
         " AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
+        " AND a.attidentity = ''"
         " AND c.relname <> ALL (%s) GROUP BY c.relname",
         [list(_FILLED_BY_MIGRATIONS)],
     )

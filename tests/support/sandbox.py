@@ -88,8 +88,6 @@ class RunningSandbox:
     def __init__(self, process: subprocess.Popen[bytes], info: dict) -> None:
         self.process = process
         self.info = info
-        #: Something was changed through the control API since the last reset.
-        self.touched = False
         self.http = httpx.Client(
             base_url=info["base_url"], trust_env=False, timeout=SANDBOX_SECONDS
         )
@@ -97,7 +95,6 @@ class RunningSandbox:
     def control(self, method: str, path: str, body: dict | None = None, code: int | None = None):
         answer = self.http.request(method, f"/_control{path}", json=body)
         assert answer.status_code == code if code else answer.is_success, answer.text
-        self.touched = path != "/reset" and (self.touched or method != "GET")
         return answer.json() if answer.content else None
 
     def fault(self, provider: str, kind: str, **more) -> str:

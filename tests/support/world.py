@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,7 @@ from db.models import Brand, Campaign, InboxEvent, Job, Subscription, Wallet
 from domain import operator_actions, organizations
 from domain.wallet import operations as wallet
 from providers.registry import Providers
-from tests.support.prepared import Prepared, is_new
+from tests.support.prepared import Prepared, organizations_of, read_rows
 from tests.support.sandbox import RunningSandbox
 from workers.actors import ACTORS
 from workers.executor import Executor
@@ -51,8 +52,8 @@ class Customer:
     campaign_ids: list[str]
 
 
-#: The first customer with each starting balance, and its rows.
-_PREPARED: dict[int, tuple[Customer, Prepared]] = {}
+#: The customers made with each starting balance, and their rows.
+_PREPARED: dict[int, list[tuple[Customer, Prepared]]] = defaultdict(list)
 
 
 def with_database(url: str, name: str) -> str:
@@ -121,18 +122,24 @@ class World:
     def customer(self, *, micros: int = 50_000_000) -> Customer:
         """Make a customer that may spend, with its subaccounts active at Twilio.
 
-        In a new database it is a copy of the run's first such customer, whose jobs have all run.
+        It is a copy of one that the run has made before and that is not in the database, if there
+        is one and no job waits.
         """
-        if self.sandbox.touched or not is_new(self.owner_url):
+        present = organizations_of(self.owner_url)
+        if present is None:
             return self._make_customer(micros)
-        if micros not in _PREPARED:
-            made = self._make_customer(micros)
-            _PREPARED[micros] = made, Prepared(self.owner_url, [made.subscription_id, *made.sids])
-            return made
-        first, rows = _PREPARED[micros]
-        subscription_id, sids = self._open_accounts(first.id)
-        rows.load(self.owner_url, [subscription_id, *sids])
-        return Customer(first.id, subscription_id, first.brand_ids, sids, first.campaign_ids)
+        for first, rows in _PREPARED[micros]:
+            if first.id not in present:
+                subscription_id, sids = self._open_accounts(first.id)
+                rows.load(self.owner_url, [subscription_id, *sids])
+                return Customer(
+                    first.id, subscription_id, first.brand_ids, sids, first.campaign_ids
+                )
+        before = read_rows(self.owner_url)
+        made = self._make_customer(micros)
+        provider_ids = [made.subscription_id, *made.sids]
+        _PREPARED[micros].append((made, Prepared(before, read_rows(self.owner_url), provider_ids)))
+        return made
 
     def _open_accounts(self, organization_id: str) -> tuple[str, list[str]]:
         """Make a subscription at PayPal and two subaccounts at Twilio; return their ids."""
