@@ -14,7 +14,10 @@ from sqlalchemy.orm import Session
 from db.waits import LEASE_SECONDS_MAX
 
 #: Every open job may have to be moved, which can take longer than the application's usual limit.
-_LIMIT = text("SELECT set_config('statement_timeout', '60s', true)")
+#: The statement waits for a locked row. A row that it skipped would stay as far in the future.
+_LIMIT = text(
+    "SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '5s', true)"
+)
 # A live call's talk time is computed from `metered_from`. The value stays for a call that began
 # after the step. Every live call becomes due for a tick.
 _CALLS = text(
@@ -34,7 +37,7 @@ _JOBS = text(
     " AND greatest(due_at, ring_at, lease_until) > CAST(:now AS timestamptz)"
     " AND NOT (staged_at > CAST(:now AS timestamptz) - make_interval(secs => :within)"
     " AND staged_at <= CAST(:now AS timestamptz) + interval '1 second')"
-    " FOR NO KEY UPDATE SKIP LOCKED)"
+    " ORDER BY id FOR NO KEY UPDATE)"
     " UPDATE jobs SET"
     " due_at = CASE WHEN due_at > :now THEN due_at - step ELSE due_at END,"
     " ring_at = CASE WHEN ring_at > :now THEN ring_at - step ELSE ring_at END,"
@@ -73,8 +76,8 @@ def shift_waits(
     """Shift every wait by `seconds`, and make every live call due for a tick now.
 
     Rows that were written within the last `within_seconds` may have been written after the step.
-    Returns the number of calls, jobs and holds that were moved. Jobs that a worker has locked are
-    skipped.
+    Returns the number of calls, jobs and holds that were moved. Raises: OperationalError if a row
+    stays locked for 5 s; nothing is moved then.
     """
     session.execute(_LIMIT)
     values: dict[str, Any] = {

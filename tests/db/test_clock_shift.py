@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import text
 
 from db.clock_shift import shift_waits
-from db.jobs import lifecycle as jobs
+from db.jobs import notifications
 from tests.db.jobs.support import change, row, seconds_until, stage
-from tests.db.support import holding
+from tests.db.support import holding, wait_for_waiters
 from tests.support.world import make_organization
 
 #: The size of the step, in seconds.
@@ -59,14 +61,19 @@ def test_only_instants_ahead_of_the_clock_are_moved(database):
     assert row(database, idle).due_at < database.now()
 
 
-def test_job_that_a_worker_has_locked_is_left(database):
+def test_job_that_is_locked_is_moved_when_the_lock_is_free(database, urls):
     waiting, running = old_job(database), old_job(database)
-    change(database, waiting, "due_at = clock_timestamp() + interval '1 hour 20 s'")
-    change(database, running, "ring_at = clock_timestamp() + interval '1 hour 20 s'")
-    with holding(database, lambda s: jobs.claim(s, running, worker="a", lease_seconds=0)):
-        assert shift(database)["jobs"] == 1
-    assert seconds_until(database, waiting, "due_at") == near(20)
-    assert seconds_until(database, running, "ring_at") == near(HOUR + 20)
+    for job_id in (waiting, running):
+        change(database, job_id, "due_at = clock_timestamp() + interval '1 hour 20 s'")
+    with ThreadPoolExecutor() as pool:
+        # Given a transaction that has changed one job and is not over
+        with holding(database, lambda s: notifications.retry_notifications(s, [running])):
+            moved = pool.submit(shift, database)
+            assert wait_for_waiters(urls.owner_url, 1)
+        # When it ends, Then both jobs are moved
+        assert moved.result()["jobs"] == 2
+    for job_id in (waiting, running):
+        assert seconds_until(database, job_id, "due_at") == near(20)
 
 
 def test_moving_may_take_longer_than_other_statements(database):

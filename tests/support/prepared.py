@@ -1,4 +1,4 @@
-"""Copies of the first customers of a test run, so that each test need not make them.
+"""Copies of a test run's first customers, so that each test need not make them.
 
 They are made as an operator makes them: through the sandbox's providers and with jobs.
 Their rows are then kept and loaded into other databases. Only the providers' ids differ there.
@@ -67,7 +67,7 @@ def _names(table: str, columns: list[str]) -> tuple[sql.Composable, sql.Composab
 
 
 def organizations_of(owner_url: str) -> set[str] | None:
-    """Return the organizations of a database, or None if it has a job that is not over."""
+    """Return the organizations' ids, or None if a job is not over."""
     with psycopg.connect(driver_url(owner_url)) as connection:
         rows = connection.execute(
             "SELECT id FROM organizations UNION ALL"
