@@ -58,8 +58,8 @@ def run(asked: Asked) -> Report:
         customers.append(make_overlong(system, len(customers)))
         customers.append(make_campaigner(system, len(customers)))
         wait_for_rest(system, asked.rest_seconds)
-        for text in sabotage_database(system, asked.sabotage):
-            report.print_line(f"sabotage: {text}")
+        for done in sabotage_database(system, asked.sabotage):
+            report.print_line(f"sabotage: {done}")
         traffic = _start_traffic(system, asked, customers)
         _break_things(system, traffic, report, asked)
         _calm_down(system, traffic, report, asked)

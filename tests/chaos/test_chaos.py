@@ -52,10 +52,10 @@ SORTS = {
 }  # fmt: skip
 
 
-def test_minute_of_faults_loses_doubles_and_drifts_nothing(tmp_path):
-    # When all processes run under traffic for a minute while all kinds of faults occur
+def test_faults_of_all_kinds_lose_double_and_drift_nothing(tmp_path):
+    # When all processes run under traffic while all kinds of faults occur
     path = tmp_path / "report.json"
-    code, figures, output = run_chaos("--seconds", "60", "--seed", "1", "--json", str(path))
+    code, figures, output = run_chaos("--seconds", "40", "--seed", "1", "--json", str(path))
 
     # Then the count is clean
     faults, events, *problems = figures
@@ -72,7 +72,7 @@ def test_minute_of_faults_loses_doubles_and_drifts_nothing(tmp_path):
 def test_count_reports_lost_work_when_no_relay_runs():
     # When no relay runs, so that a job whose notification is lost is never run
     code, figures, output = run_chaos(
-        "--seconds", "20", "--seed", "1", "--rest-seconds", "5", "--sabotage", "relay-off"
+        "--seconds", "12", "--seed", "1", "--rest-seconds", "5", "--sabotage", "relay-off"
     )
 
     # Then the run fails and reports lost requests
@@ -96,4 +96,4 @@ def test_count_reports_lost_work_when_no_relay_runs():
 
 def sorts(problems: list[dict[str, Any]]) -> set[tuple[str, str]]:
     """Return the kind and the subject of each problem."""
-    return {(one["kind"], one["words"].split()[0]) for one in problems}
+    return {(one["kind"], one["text"].split()[0]) for one in problems}

@@ -49,6 +49,6 @@ def test_evidence_explains_the_job_behind_many_lost_debits(world, urls, tmp_path
     write_evidence(system, report, path)
     # Then the job is explained by its row
     written = json.loads(path.read_text())
-    job = next(one for one in written["explained"] if one["words"].startswith("job "))
+    job = next(one for one in written["explained"] if one["text"].startswith("job "))
     assert any(job_id in row for row in job["evidence"]["table jobs"])
     assert len(written["problems"]) == 51

@@ -12,7 +12,7 @@ from tests.model.at_once import AtOnce
 from tests.model.in_turn import InTurn
 
 #: Number of sequences in an ordinary run, the same every time: sequential and concurrent.
-IN_TURN, AT_ONCE = 150, 80
+IN_TURN, AT_ONCE = 100, 50
 #: Seconds after which a long run is considered to hang.
 _HANGS = 6 * 3600
 
