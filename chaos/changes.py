@@ -43,7 +43,7 @@ _LEFT = 0.1
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield each thread's name and the function that it runs until it is stopped."""
-    yield "lapses", scene.post.producing(partial(_lapse, scene))
+    yield "lapses", scene.deliveries.producing(partial(_lapse, scene))
     yield "operator", partial(_freeze, scene)
 
 
@@ -62,10 +62,10 @@ def _lapse(scene: Scene) -> None:
             standing[client.organization_id] = new
         else:
             about = (client.organization_id, subscription_id, chance)
-            scene.post.queue_event("BILLING.SUBSCRIPTION.SUSPENDED", *about)
+            scene.deliveries.queue_event("BILLING.SUBSCRIPTION.SUSPENDED", *about)
             _lapse_lasts(scene, chance)
             if returns:
-                scene.post.queue_event("BILLING.SUBSCRIPTION.ACTIVATED", *about)
+                scene.deliveries.queue_event("BILLING.SUBSCRIPTION.ACTIVATED", *about)
 
 
 def _cancel(
@@ -79,7 +79,7 @@ def _cancel(
     new = _subscribe(scene, client, chance) if overlaps else None
     if subscription_id is not None:
         about = (client.organization_id, subscription_id, chance)
-        scene.post.queue_event("BILLING.SUBSCRIPTION.CANCELLED", *about)
+        scene.deliveries.queue_event("BILLING.SUBSCRIPTION.CANCELLED", *about)
     _lapse_lasts(scene, chance)
     return _subscribe(scene, client, chance) if returns and not overlaps else new
 
@@ -92,8 +92,10 @@ def _lapse_lasts(scene: Scene, chance: Random) -> None:
 
 def _subscribe(scene: Scene, client: Client, chance: Random) -> str:
     body = {"organization_id": client.organization_id, "deliver": False}
-    made: str = scene.post.control("POST", "/paypal/subscriptions", body)["id"]
-    scene.post.queue_event("BILLING.SUBSCRIPTION.ACTIVATED", client.organization_id, made, chance)
+    made: str = scene.deliveries.control("POST", "/paypal/subscriptions", body)["id"]
+    scene.deliveries.queue_event(
+        "BILLING.SUBSCRIPTION.ACTIVATED", client.organization_id, made, chance
+    )
     return made
 
 

@@ -190,7 +190,7 @@ def _dial(scene: Scene, call: Outgoing) -> None:
         "behaviour": {"double_reports": call.doubles, "lose_probability": _LOST_SHARE},
     }
     scene.journal.asked("dial", organization_id, call_id)
-    call.vapi_id = scene.post.control("POST", "/vapi/calls", asked)["id"]
+    call.vapi_id = scene.deliveries.control("POST", "/vapi/calls", asked)["id"]
     scene.journal.answered("dial", organization_id, call_id, call.vapi_id)
     scene.asked += 1
 
@@ -204,8 +204,8 @@ def _end(scene: Scene, call: Outgoing) -> None:
     if call.contradiction == "denied":
         talked = _wait_until_known(scene, call, "status = 'in_progress'")
         time.sleep(call.talk_seconds)
-        scene.post.control("POST", f"/vapi/calls/{call.vapi_id}/end", {})
-    call.record = wait_for_end(scene.post, call.vapi_id, 3 * _LONGEST_SECONDS)
+        scene.deliveries.control("POST", f"/vapi/calls/{call.vapi_id}/end", {})
+    call.record = wait_for_end(scene.deliveries, call.vapi_id, 3 * _LONGEST_SECONDS)
     if talked:
         _contradict(scene, call, "denied", denied_report(call.record))
 
@@ -259,7 +259,7 @@ def _give_back(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> lis
     if call.vapi_id:
         return [
             _commit_once(
-                scene, call, talked_ms(read_record(scene.post, call.vapi_id)), call.vapi_id
+                scene, call, talked_ms(read_record(scene.deliveries, call.vapi_id)), call.vapi_id
             )
         ]
     return [_commit_once(scene, call, 0, None)]

@@ -30,7 +30,7 @@ def _start_calls(scene: Scene, client: Client) -> None:
     chance = scene.chance("overlong")
     while not scene.stopping.is_set():
         body = _new_call(client, deaf=chance.random() < _DEAF_SHARE)
-        call_id = scene.post.control("POST", "/vapi/calls", body)["id"]
+        call_id = scene.deliveries.control("POST", "/vapi/calls", body)["id"]
         # Recorded as "phone" too, because it is charged like any other call.
         for what in ("phone", "overlong"):
             scene.journal.asked(what, client.organization_id, call_id)

@@ -8,7 +8,7 @@ from functools import partial
 
 import httpx
 
-from chaos.post import Letter
+from chaos.deliveries import PendingEvent
 from chaos.scene import Client, Scene
 
 #: Threads that deliver events at the same time.
@@ -24,14 +24,14 @@ _AGAIN_SECONDS = (0.2, 1.5)
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield each thread's name and the function that it runs until it is stopped."""
-    yield "payments", scene.post.producing(partial(_pay, scene))
+    yield "payments", scene.deliveries.producing(partial(_pay, scene))
     for number in range(_SENDERS):
         yield f"sender-{number}", partial(_send, scene, f"sender-{number}")
 
 
 def _pay(scene: Scene) -> None:
     chance = scene.chance("payments")
-    post = scene.post
+    deliveries = scene.deliveries
     #: What was paid, and how much of it is not refunded yet, in cents.
     paid: list[tuple[Client, str, int]] = []
     while not scene.stopping.is_set():
@@ -42,8 +42,10 @@ def _pay(scene: Scene) -> None:
             client, capture_id, left = paid.pop(chance.randrange(len(paid)))
             cents = max(1, int(left * share))
             body = {"value": _dollars(cents), "deliver": False}
-            made = post.control("POST", f"/paypal/captures/{capture_id}/refund", body)
-            post.queue_event("PAYMENT.CAPTURE.REFUNDED", client.organization_id, made["id"], chance)
+            made = deliveries.control("POST", f"/paypal/captures/{capture_id}/refund", body)
+            deliveries.queue_event(
+                "PAYMENT.CAPTURE.REFUNDED", client.organization_id, made["id"], chance
+            )
             if left > cents:
                 paid.append((client, capture_id, left - cents))
         else:
@@ -52,8 +54,8 @@ def _pay(scene: Scene) -> None:
                 "value": _dollars(cents),
                 "deliver": False,
             }
-            made = post.control("POST", "/paypal/captures", body)
-            post.queue_event(
+            made = deliveries.control("POST", "/paypal/captures", body)
+            deliveries.queue_event(
                 "PAYMENT.CAPTURE.COMPLETED", client.organization_id, made["id"], chance
             )
             paid.append((client, made["id"], cents))
@@ -62,39 +64,39 @@ def _pay(scene: Scene) -> None:
 
 def _send(scene: Scene, name: str) -> None:
     chance = scene.chance(name)
-    post = scene.post
-    while not (scene.stopping.is_set() and post.is_over) and not scene.has_given_up:
-        letter = post.take()
-        if letter is None:
+    deliveries = scene.deliveries
+    while not (scene.stopping.is_set() and deliveries.is_over) and not scene.has_given_up:
+        event = deliveries.take()
+        if event is None:
             time.sleep(0.02)
             continue
-        again: Letter | None = letter
+        again: PendingEvent | None = event
         try:
-            sent = post.control(
+            sent = deliveries.control(
                 "POST",
-                f"/paypal/events/{letter.event_id}/redeliver",
-                {"copies": letter.copies, "retry": False},
+                f"/paypal/events/{event.event_id}/redeliver",
+                {"copies": event.copies, "retry": False},
             )
             codes = [one["status_code"] for one in sent]
-            post.doubled += len(codes) - 1
-            again = _note(scene, letter, codes)
+            deliveries.sent_twice += len(codes) - 1
+            again = _note(scene, event, codes)
         except httpx.HTTPError as error:
-            scene.journal.unsure("webhook", letter.organization_id, letter.event_id, repr(error))
+            scene.journal.unsure("webhook", event.organization_id, event.event_id, repr(error))
         finally:
-            post.give_back(again, chance.uniform(*_AGAIN_SECONDS))
+            deliveries.give_back(again, chance.uniform(*_AGAIN_SECONDS))
 
 
-def _note(scene: Scene, letter: Letter, codes: list[int | None]) -> Letter | None:
-    name = (letter.organization_id, letter.event_id)
-    taken_in = any(code is not None and 200 <= code < 300 for code in codes)
-    if taken_in and not letter.taken_in:
-        letter.taken_in = True
+def _note(scene: Scene, event: PendingEvent, codes: list[int | None]) -> PendingEvent | None:
+    name = (event.organization_id, event.event_id)
+    accepted = any(code is not None and 200 <= code < 300 for code in codes)
+    if accepted and not event.accepted:
+        event.accepted = True
         scene.journal.answered("webhook", *name, "OK")
-        if letter.repeated:
-            return letter
-    elif not letter.taken_in:
+        if event.repeated:
+            return event
+    elif not event.accepted:
         scene.journal.unsure("webhook", *name, str(codes))
-        return letter
+        return event
     return None
 
 

@@ -44,7 +44,7 @@ def _notify(scene: Scene, name: str) -> None:
         client = chance.choice(scene.clients)
         asked = _call(client, chance)
         try:
-            made = scene.post.control("POST", "/vapi/calls", asked)
+            made = scene.deliveries.control("POST", "/vapi/calls", asked)
         except httpx.HTTPStatusError as error:
             # Twilio rejects callers of a suspended subaccount before Vapi learns of them.
             if error.response.status_code != httpx.codes.CONFLICT:

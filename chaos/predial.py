@@ -111,7 +111,7 @@ def _ask(scene: Scene, contact: _Contact) -> bool:
     scene.asked += 1
     is_eligible = False
     for _ in range(2 if contact.is_asked_again else 1):
-        sent: list[dict[str, Any]] = scene.post.control("POST", "/vapi/messages", body)
+        sent: list[dict[str, Any]] = scene.deliveries.control("POST", "/vapi/messages", body)
         if not is_eligible and any(one["eligible"] for one in sent):
             is_eligible = True
             scene.journal.answered("predial", *name, "eligible")
@@ -121,7 +121,7 @@ def _ask(scene: Scene, contact: _Contact) -> bool:
 def _lead(scene: Scene, contact: _Contact) -> None:
     """Dial the contact, and have its call's report sent until it is accepted."""
     call_id = _dial(scene, contact)
-    wait_for_end(scene.post, call_id, _END_WITHIN_SECONDS)
+    wait_for_end(scene.deliveries, call_id, _END_WITHIN_SECONDS)
     send_report(scene, call_id, {})
 
 
@@ -140,7 +140,7 @@ def _dial(scene: Scene, contact: _Contact) -> str:
     }
     organization_id = contact.client.organization_id
     scene.journal.asked("campaign_dial", organization_id, contact.id)
-    call_id: str = scene.post.control("POST", "/vapi/calls", asked)["id"]
+    call_id: str = scene.deliveries.control("POST", "/vapi/calls", asked)["id"]
     scene.journal.answered("campaign_dial", organization_id, contact.id, call_id)
     # Its duration is charged like that of any other call.
     scene.journal.asked("phone", organization_id, call_id)

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from base.clock import wait_until
-from chaos.post import Post
+from chaos.deliveries import DeliveryQueue
 from chaos.scene import Scene
 
 _POLL_SECONDS = 0.4
@@ -20,7 +20,7 @@ class CallGoesOn(Exception):
     """A call at the sandbox's Vapi did not end within the limit."""
 
 
-def wait_for_end(post: Post, vapi_id: str, limit_seconds: float) -> dict[str, Any]:
+def wait_for_end(deliveries: DeliveryQueue, vapi_id: str, limit_seconds: float) -> dict[str, Any]:
     """Wait until a call has ended, and return Vapi's record of it.
 
     Raises: CallGoesOn if the limit passes first. The thread then counts as died, which is a loss.
@@ -28,7 +28,7 @@ def wait_for_end(post: Post, vapi_id: str, limit_seconds: float) -> dict[str, An
     record: dict[str, Any] = {}
 
     def ended() -> bool:
-        record.update(read_record(post, vapi_id))
+        record.update(read_record(deliveries, vapi_id))
         return bool(record["status"] == "ended")
 
     if not wait_until(ended, limit_seconds=limit_seconds, every_seconds=_POLL_SECONDS):
@@ -36,9 +36,9 @@ def wait_for_end(post: Post, vapi_id: str, limit_seconds: float) -> dict[str, An
     return record
 
 
-def read_record(post: Post, vapi_id: str) -> dict[str, Any]:
+def read_record(deliveries: DeliveryQueue, vapi_id: str) -> dict[str, Any]:
     """Return Vapi's record of a call, as the sandbox shows it."""
-    answer = post.http.get(f"/vapi/calls/{vapi_id}")
+    answer = deliveries.http.get(f"/vapi/calls/{vapi_id}")
     answer.raise_for_status()
     record: dict[str, Any] = answer.json()["call"]
     return record
@@ -51,7 +51,7 @@ def send_report(scene: Scene, vapi_id: str, fields: dict[str, Any]) -> bool:
     """
     body = {"type": "end-of-call-report", "call_id": vapi_id, "fields": fields}
     while not scene.has_given_up:
-        (sent,) = scene.post.control("POST", "/vapi/messages", body)
+        (sent,) = scene.deliveries.control("POST", "/vapi/messages", body)
         if sent["status_code"] is not None and 200 <= sent["status_code"] < 300:
             return True
         time.sleep(_POLL_SECONDS)

@@ -19,8 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from base.outcomes import NotYet, OutcomeUnknown
 from chaos.child import Message
 from chaos.control import control_client
+from chaos.deliveries import DeliveryQueue
 from chaos.journal import Journal
-from chaos.post import Post
 from db.engine import Database
 from db.redis.client import Notifier
 
@@ -78,7 +78,9 @@ class Scene:
         #: Threads that ended with an error, each with its traceback.
         self.died: list[tuple[str, str]] = []
         # No fault touches the control API. It responds once a delivery has been answered.
-        self.post = Post(control_client(order["control_url"], timeout_seconds=60), self.journal)
+        self.deliveries = DeliveryQueue(
+            control_client(order["control_url"], timeout_seconds=60), self.journal
+        )
         self._stopped_at = 0.0
 
     def chance(self, name: str) -> random.Random:

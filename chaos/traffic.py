@@ -60,9 +60,9 @@ def main() -> None:
                 return {"settled": scenes[0].settle()}
         return {
             "operations": scenes[0].asked,
-            "events": scenes[0].post.queued,
-            "doubled": scenes[0].post.doubled,
-            "late": scenes[0].post.late,
+            "events": scenes[0].deliveries.queued,
+            "doubled": scenes[0].deliveries.sent_twice,
+            "late": scenes[0].deliveries.late,
             "running": [thread.name for thread in threads if thread.is_alive()],
             "died": scenes[0].died,
         }

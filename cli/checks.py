@@ -1,4 +1,4 @@
-"""Run style, types, layers, language and tests, and show every failure."""
+"""Check style, types, layers and language, run the tests, and show every failure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHECKS: tuple[tuple[str, Sequence[str]], ...] = (
 
 
 def test(context: typer.Context) -> None:
-    """Run style, types, layers and tests; further arguments go to pytest."""
+    """Check style, types and layers, run the tests; further arguments go to pytest."""
     raise typer.Exit(run_tests(context.args))
 
 

@@ -67,7 +67,7 @@ COMMANDS = {
         "demo",
     ),
     "test": Lazy(
-        "Run style, types, layers and tests; further arguments go to pytest.",
+        "Check style, types and layers, run the tests; further arguments go to pytest.",
         "cli.checks",
         "test",
         options=_ANY_ARGUMENTS,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-#: Most certificates that are loaded. PayPal uses one or two at a time.
+#: Largest number of certificates that are loaded. PayPal uses one or two at a time.
 _LOADED_MAX = 16
 #: Days after which a certificate that was not fetched again is deleted.
 _FORGOTTEN_DAYS = 60

@@ -1,6 +1,6 @@
 """Lock an inbox event for its job, and record its outcome.
 
-These are the driver's own statements, because every webhook passes here. An object of SQLAlchemy
+The statements go to the driver directly, because every webhook passes here. An object of SQLAlchemy
 would take more time than everything else that the job does.
 """
 
@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-#: Locks the event by marking it handled. Nearly every event is, which saves a second write.
+#: Locks the event and marks it handled in one write. Few events need `_MARK` for another outcome.
 _TAKE = """
     UPDATE inbox SET handled_at = %(now)s, outcome = 'handled'
     WHERE id = %(id)s AND handled_at IS NULL

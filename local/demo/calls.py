@@ -24,7 +24,7 @@ from domain.calls.settings import Terms, set_terms
 from domain.wallet import operations as wallet
 from domain.wallet.queries import PAGE_MAX, history
 from local.demo.report import Report
-from local.demo.set import Set
+from local.demo.system import DemoSystem
 from workers.provider_waits import ProviderWaits
 
 #: A missing report is noticed after two seconds instead of two minutes, while a person watches.
@@ -51,16 +51,16 @@ _DEAF_TERMS = replace(TERMS, margin_seconds=12, warn_before_seconds=14)
 class Phone:
     """An organization with one number at Vapi, and the calls to that number."""
 
-    on: Set
+    system: DemoSystem
     number_id: str
 
     @classmethod
-    def open(cls, on: Set, report: Report, terms: Terms, micros: int) -> Phone:
+    def open(cls, system: DemoSystem, report: Report, terms: Terms, micros: int) -> Phone:
         """Create an organization with this much money and a number to call.
 
         Raises: WaitExpired.
         """
-        own = replace(on, organization_id="", brand_ids=[], sids=[], campaign_ids=[])
+        own = replace(system, organization_id="", brand_ids=[], sids=[], campaign_ids=[])
         own.create()
         own.ask("POST", "/paypal/subscriptions", {"organization_id": own.organization_id})
         assistant_id = own.ask("POST", "/vapi/assistants", {"name": "Reception"})["id"]
@@ -106,12 +106,12 @@ class Phone:
             **more,
         }
         with ThreadPoolExecutor(count) as pool:
-            made = pool.map(lambda _: self.on.ask("POST", "/vapi/calls", asked), range(count))
+            made = pool.map(lambda _: self.system.ask("POST", "/vapi/calls", asked), range(count))
             return [one["id"] for one in made]
 
     def seen(self, call_id: str) -> dict[str, Any]:
         """Read everything that the sandbox knows about a call."""
-        found: dict[str, Any] = self.on.ask("GET", f"/vapi/calls/{call_id}")
+        found: dict[str, Any] = self.system.ask("GET", f"/vapi/calls/{call_id}")
         return found
 
     def verdicts(self, ids: Sequence[str]) -> list[str]:
@@ -128,7 +128,7 @@ class Phone:
 
     def calls(self) -> list[Call]:
         """Return the organization's calls that were not refused or decided too late."""
-        return self.on.database.run(self._calls)
+        return self.system.database.run(self._calls)
 
     def settled(self) -> int:
         """Count the calls that are settled."""
@@ -140,15 +140,15 @@ class Phone:
 
     def lowest(self) -> int:
         """Return the lowest balance that the wallet ever had, in micros."""
-        entries = self.on.database.run(
-            lambda session: history(session, self.on.organization_id, limit=PAGE_MAX)
+        entries = self.system.database.run(
+            lambda session: history(session, self.system.organization_id, limit=PAGE_MAX)
         )
         return min((entry.balance_after_micros for entry in entries), default=0)
 
     def alerts(self) -> list[str]:
         """List the kinds of the organization's active alerts."""
-        active = self.on.database.run(
-            lambda session: list_alerts(session, organization_id=self.on.organization_id)
+        active = self.system.database.run(
+            lambda session: list_alerts(session, organization_id=self.system.organization_id)
         )
         return sorted(alert.kind for alert in active)
 
@@ -159,10 +159,10 @@ class Phone:
             timelines = [see_call(session, call).timeline for call in self._calls(session)]
             return sum(line.what == what for timeline in timelines for line in timeline)
 
-        return self.on.database.run(count)
+        return self.system.database.run(count)
 
     def _calls(self, session: Session) -> list[Call]:
-        found = list_calls(session, organization_id=self.on.organization_id, live=False)
+        found = list_calls(session, organization_id=self.system.organization_id, live=False)
         return [
             call
             for call in found
@@ -170,10 +170,10 @@ class Phone:
         ]
 
 
-def ten_on_one_wallet(on: Set, report: Report) -> None:
+def ten_on_one_wallet(system: DemoSystem, report: Report) -> None:
     """Run ten calls on money for three minutes: each must end by itself, in time."""
     report.scene("Ten calls at once, and money for three minutes in all")
-    phone = Phone.open(on, report, TERMS, _THREE_MINUTES)
+    phone = Phone.open(system, report, TERMS, _THREE_MINUTES)
     ids = _call_ten(phone, report)
     _end_and_charge(phone, ids, report)
     report.check("each was warned once", phone.times("warned"), _AT_ONCE)
@@ -185,20 +185,20 @@ def ten_on_one_wallet(on: Set, report: Report) -> None:
     )
 
 
-def ten_that_ignore_orders(on: Set, report: Report) -> None:
+def ten_that_ignore_orders(system: DemoSystem, report: Report) -> None:
     """Run ten calls that ignore Vapi's orders: Twilio must end them in time."""
     report.scene("The same, but Vapi ignores every order to end a call")
-    phone = Phone.open(on, report, _DEAF_TERMS, _THREE_MINUTES)
+    phone = Phone.open(system, report, _DEAF_TERMS, _THREE_MINUTES)
     ids = _call_ten(phone, report, deaf=True)
     _end_and_charge(phone, ids, report)
     completed = [(phone.seen(one)["leg"] or {}).get("status") for one in ids]
     report.check("Twilio completed every leg", completed, ["completed"] * _AT_ONCE)
 
 
-def lost_reports(on: Set, report: Report) -> None:
+def lost_reports(system: DemoSystem, report: Report) -> None:
     """Lose the reports of two calls: the calls must be refreshed and charged."""
     report.scene("Calls whose reports are lost")
-    phone = Phone.open(on, report, TERMS, _THREE_MINUTES)
+    phone = Phone.open(system, report, TERMS, _THREE_MINUTES)
     ids = phone.notify(2, talk_seconds=1.2, behaviour={"lose_reports": True})
     report.eventually("both are over", lambda: phone.over(ids), 2)
     report.eventually("both are charged nevertheless", phone.settled, 2)
@@ -206,14 +206,14 @@ def lost_reports(on: Set, report: Report) -> None:
     _books(phone, ids, _THREE_MINUTES, report)
 
 
-def frozen(on: Set, report: Report) -> None:
+def frozen(system: DemoSystem, report: Report) -> None:
     """Freeze the wallet during two calls: both must end and be charged."""
     report.scene("An operator freezes the wallet during two calls")
-    phone = Phone.open(on, report, TERMS, 10 * _THREE_MINUTES)
+    phone = Phone.open(system, report, TERMS, 10 * _THREE_MINUTES)
     ids = phone.notify(2)
     report.eventually("both talk", lambda: phone.times("in_progress"), 2)
-    org = phone.on.organization_id
-    on.do(
+    org = phone.system.organization_id
+    system.do(
         lambda session, now: operator_actions.freeze_manually(
             session, org, operator=Operator("demo", "something is wrong"), now=now
         )
@@ -226,15 +226,15 @@ def frozen(on: Set, report: Report) -> None:
     _books(phone, ids, 10 * _THREE_MINUTES, report)
 
 
-def no_money(on: Set, report: Report) -> None:
+def no_money(system: DemoSystem, report: Report) -> None:
     """Call an organization without money: the call must be refused."""
     report.scene("A caller rings an organization without money")
-    phone = Phone.open(on, report, TERMS, 0)
+    phone = Phone.open(system, report, TERMS, 0)
     (call_id,) = phone.notify()
     report.eventually("the call is refused", lambda: phone.verdicts([call_id]), ["refused"])
     spoken = [speech["text"] for speech in phone.seen(call_id)["spoken"]]
     report.check("and the caller hears why", spoken, [TERMS.refusal_text])
-    report.check("nothing is held", phone.on.wallet().held_micros, 0)
+    report.check("nothing is held", phone.system.wallet().held_micros, 0)
 
 
 def _call_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
@@ -290,7 +290,7 @@ def _print_times(phone: Phone, report: Report) -> None:
 
 def _books(phone: Phone, ids: Sequence[str], had: int, report: Report) -> None:
     costs = phone.owed_by_the_clock(ids)
-    figures = phone.on.wallet()
+    figures = phone.system.wallet()
     report.check(
         "the balance is exactly what the rates say for the real durations",
         figures.balance_micros,

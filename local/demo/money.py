@@ -6,28 +6,28 @@ from base.problems.wallet import FROZEN_WALLET, INSUFFICIENT_FUNDS
 from domain.wallet.queries import entries_sum
 from local.demo.report import Report
 from local.demo.scenes import DOLLAR, OPEN
-from local.demo.set import Set
+from local.demo.system import DemoSystem
 
 
-def money(on: Set, report: Report) -> None:
+def money(system: DemoSystem, report: Report) -> None:
     """Top up once from five events, refund it, and try to overdraw the wallet.
 
     The wallet must be credited with the amount that PayPal's API reports.
     """
     report.scene("A top-up, five times at once; its refund; a debit over the balance")
-    before, topups = on.balance(), on.entries("topup")
-    capture = on.ask(
+    before, topups = system.balance(), system.entries("topup")
+    capture = system.ask(
         "POST",
         "/paypal/captures",
         {
-            "organization_id": on.organization_id,
+            "organization_id": system.organization_id,
             "value": "12.34",
             "currency": "USD",
             "deliver": False,
         },
     )
     # The events claim a different amount than PayPal's API will report.
-    deliveries = on.send(
+    deliveries = system.send(
         "PAYMENT.CAPTURE.COMPLETED",
         resource_id=capture["id"],
         value="9999.00",
@@ -41,50 +41,50 @@ def money(on: Set, report: Report) -> None:
     )
     report.eventually(
         "12.34 is credited: the amount in PayPal's API, not the event's 9999.00",
-        on.balance,
+        system.balance,
         before + 12_340_000,
     )
-    report.eventually("all jobs are finished", on.unfinished, 0)
-    report.check("once", on.entries("topup"), topups + 1)
-    on.ask("POST", f"/paypal/captures/{capture['id']}/refund", {"value": "2.34"})
-    report.eventually("a refund of 2.34 debits 2.34", on.balance, before + 10 * DOLLAR)
-    on.ask("POST", f"/paypal/captures/{capture['id']}/refund", {})
-    report.eventually("a refund of the rest debits the rest", on.balance, before)
-    newest = on.wallet().entry_no
+    report.eventually("all jobs are finished", system.unfinished, 0)
+    report.check("once", system.entries("topup"), topups + 1)
+    system.ask("POST", f"/paypal/captures/{capture['id']}/refund", {"value": "2.34"})
+    report.eventually("a refund of 2.34 debits 2.34", system.balance, before + 10 * DOLLAR)
+    system.ask("POST", f"/paypal/captures/{capture['id']}/refund", {})
+    report.eventually("a refund of the rest debits the rest", system.balance, before)
+    newest = system.wallet().entry_no
     report.check(
         "a debit over the balance is refused",
-        on.debit(on.balance() + 1, "demo:over"),
+        system.debit(system.balance() + 1, "demo:over"),
         INSUFFICIENT_FUNDS,
     )
-    report.check("and wrote nothing", on.wallet().entry_no, newest)
+    report.check("and wrote nothing", system.wallet().entry_no, newest)
 
 
-def dispute(on: Set, report: Report) -> None:
+def dispute(system: DemoSystem, report: Report) -> None:
     """Dispute a top-up, which freezes and debits the wallet, and win the dispute."""
     report.scene("A buyer disputes a top-up, and loses")
-    before = on.balance()
-    body = {"organization_id": on.organization_id, "value": "8.00", "currency": "USD"}
-    capture = on.ask("POST", "/paypal/captures", body)
-    report.eventually("8.00 USD are credited", on.balance, before + 8 * DOLLAR)
-    opened = on.ask("POST", "/paypal/disputes", {"capture_id": capture["id"]})
+    before = system.balance()
+    body = {"organization_id": system.organization_id, "value": "8.00", "currency": "USD"}
+    capture = system.ask("POST", "/paypal/captures", body)
+    report.eventually("8.00 USD are credited", system.balance, before + 8 * DOLLAR)
+    opened = system.ask("POST", "/paypal/disputes", {"capture_id": capture["id"]})
     report.print_line(f"PayPal sends CUSTOMER.DISPUTE.CREATED for {opened['dispute_id']}")
-    report.eventually("the wallet is frozen", on.freezes, ["dispute"])
-    report.eventually("the disputed amount is debited", on.balance, before)
-    report.check("a debit is refused", on.debit(DOLLAR, "demo:disputed"), FROZEN_WALLET)
+    report.eventually("the wallet is frozen", system.freezes, ["dispute"])
+    report.eventually("the disputed amount is debited", system.balance, before)
+    report.check("a debit is refused", system.debit(DOLLAR, "demo:disputed"), FROZEN_WALLET)
     won = {"outcome_code": "RESOLVED_SELLER_FAVOUR"}
-    on.ask("POST", f"/paypal/disputes/{opened['dispute_id']}/resolve", won)
+    system.ask("POST", f"/paypal/disputes/{opened['dispute_id']}/resolve", won)
     report.eventually(
-        "when the dispute is won, it is credited again", on.balance, before + 8 * DOLLAR
+        "when the dispute is won, it is credited again", system.balance, before + 8 * DOLLAR
     )
-    report.eventually("and the freeze is lifted", on.freezes, [])
-    report.eventually("the campaigns run again", on.campaigns, OPEN)
+    report.eventually("and the freeze is lifted", system.freezes, [])
+    report.eventually("the campaigns run again", system.campaigns, OPEN)
 
 
-def books(on: Set, report: Report) -> None:
+def books(system: DemoSystem, report: Report) -> None:
     """Check that the books are right at the end."""
     report.scene("The books")
-    figures = on.wallet()
-    total = on.do(lambda session, _: entries_sum(session, on.organization_id))
+    figures = system.wallet()
+    total = system.do(lambda session, _: entries_sum(session, system.organization_id))
     report.check("the balance is the sum of its entries", figures.balance_micros, total)
     report.check("the wallet equals its newest entry", figures.consistent)
     report.check(
@@ -92,5 +92,5 @@ def books(on: Set, report: Report) -> None:
         (figures.owed_micros, figures.held_micros),
         (0, 0),
     )
-    report.eventually("no job is left", on.unfinished, 0)
-    report.check("no job is dead", on.jobs("dead"), 0)
+    report.eventually("no job is left", system.unfinished, 0)
+    report.check("no job is dead", system.jobs("dead"), 0)

@@ -10,8 +10,8 @@ from rich.console import Console
 from base.settings import Settings
 from local.demo import calls, money, scenes
 from local.demo.report import Report
-from local.demo.set import Set
 from local.demo.stories import Story
+from local.demo.system import DemoSystem
 from local.stack import Stack, state_folder
 
 
@@ -37,11 +37,11 @@ def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
         waits=calls.WAITS if story is Story.CALLS else None,
     )
     with stack:
-        on = Set.build(stack)
+        system = DemoSystem.build(stack)
         try:
-            _PLAYS[story](on, report)
+            _PLAYS[story](system, report)
         finally:
-            on.close()
+            system.close()
     report.end()
     if as_json:
         sys.stdout.write(json.dumps(report.data(), indent=2) + "\n")
@@ -50,40 +50,40 @@ def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
     return 1 if report.failed else 0
 
 
-def _all_runs(on: Set, report: Report) -> None:
+def _check_processes(system: DemoSystem, report: Report) -> None:
     report.check(
         "ingress, three workers, relay and sandbox run",
-        all(on.stack.supervisor.alive(name) for name in on.stack.supervisor.names()),
+        all(system.stack.supervisor.alive(name) for name in system.stack.supervisor.names()),
     )
 
 
-def _play_calls(on: Set, report: Report) -> None:
-    _all_runs(on, report)
+def _play_calls(system: DemoSystem, report: Report) -> None:
+    _check_processes(system, report)
     # First, so that the ingress has answered one call before the ten arrive.
-    calls.no_money(on, report)
-    calls.ten_on_one_wallet(on, report)
-    calls.ten_that_ignore_orders(on, report)
-    calls.lost_reports(on, report)
-    calls.frozen(on, report)
+    calls.no_money(system, report)
+    calls.ten_on_one_wallet(system, report)
+    calls.ten_that_ignore_orders(system, report)
+    calls.lost_reports(system, report)
+    calls.frozen(system, report)
     report.scene("Nothing is left over")
-    report.eventually("no job is left", on.unfinished, 0)
-    report.check("no job is dead", on.jobs("dead"), 0)
+    report.eventually("no job is left", system.unfinished, 0)
+    report.check("no job is dead", system.jobs("dead"), 0)
 
 
-def _play_way(on: Set, report: Report) -> None:
-    _all_runs(on, report)
-    scenes.allowed_to_spend(on, report)
-    event_id = scenes.suspension(on, report)
-    scenes.same_again(on, report, event_id)
-    scenes.reactivation(on, report)
-    scenes.stale_suspension(on, report)
-    scenes.cancellation(on, report)
-    scenes.manual_freeze(on, report)
-    money.money(on, report)
-    money.dispute(on, report)
-    scenes.emptied_redis(on, report)
-    scenes.killed_worker(on, report)
-    money.books(on, report)
+def _play_suspension(system: DemoSystem, report: Report) -> None:
+    _check_processes(system, report)
+    scenes.allowed_to_spend(system, report)
+    event_id = scenes.suspension(system, report)
+    scenes.same_again(system, report, event_id)
+    scenes.reactivation(system, report)
+    scenes.stale_suspension(system, report)
+    scenes.cancellation(system, report)
+    scenes.manual_freeze(system, report)
+    money.money(system, report)
+    money.dispute(system, report)
+    scenes.emptied_redis(system, report)
+    scenes.killed_worker(system, report)
+    money.books(system, report)
 
 
-_PLAYS = {Story.WAY: _play_way, Story.CALLS: _play_calls}
+_PLAYS = {Story.WAY: _play_suspension, Story.CALLS: _play_calls}

@@ -28,8 +28,8 @@ _STATUSES = {
     "EXPIRED": SubscriptionStatus.EXPIRED,
 }
 #: Source: PayPal's payments_payment_v2 OpenAPI file, schemas capture_status and refund_status.
-_CAPTURE_IS_OURS = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED"})
-_CAPTURE_IS_NOT_OURS = frozenset({"PENDING", "DECLINED", "FAILED"})
+_RECEIVED_STATUSES = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED"})
+_NOT_RECEIVED_STATUSES = frozenset({"PENDING", "DECLINED", "FAILED"})
 _REFUND_STATES = {
     "PENDING": RefundState.PENDING,
     "COMPLETED": RefundState.COMPLETED,
@@ -39,24 +39,24 @@ _REFUND_STATES = {
 _CAPTURE_HREF = re.compile(r"https?://[^/?#]+/v2/payments/captures/([^/?#]+)")
 
 
-def subscription_facts(found: dict[str, Any]) -> SubscriptionFacts:
+def subscription_facts(subscription: dict[str, Any]) -> SubscriptionFacts:
     """Read a subscription's status, plan and organization.
 
     Raises: Refused (UNKNOWN_STATUS).
     """
-    external_id = str(found["id"])
-    status = _STATUSES.get(str(found.get("status")))
+    external_id = str(subscription["id"])
+    status = _STATUSES.get(str(subscription.get("status")))
     if status is None:
         raise Refused(UNKNOWN_STATUS, "subscription", external_id=external_id)
-    if status is SubscriptionStatus.ACTIVE and _failed_payments(found) > 0:
+    if status is SubscriptionStatus.ACTIVE and _failed_payments(subscription) > 0:
         status = SubscriptionStatus.PAST_DUE
     return SubscriptionFacts(
         provider=Provider.PAYPAL,
         external_id=external_id,
         status=status,
-        organization_id=_text_or_none(found.get("custom_id")),
-        plan_external_id=_text_or_none(found.get("plan_id")),
-        status_changed_at=instant_of(found.get("status_update_time")),
+        organization_id=_text_or_none(subscription.get("custom_id")),
+        plan_external_id=_text_or_none(subscription.get("plan_id")),
+        status_changed_at=instant_of(subscription.get("status_update_time")),
     )
 
 
@@ -96,10 +96,10 @@ def payment_facts(capture: dict[str, Any], *, refund: dict[str, Any] | None) -> 
     Raises: Refused (UNKNOWN_STATUS, CURRENCY_MISMATCH), InvalidAmount.
     """
     external_id, status = str(capture["id"]), str(capture.get("status"))
-    if status not in _CAPTURE_IS_OURS | _CAPTURE_IS_NOT_OURS:
+    if status not in _RECEIVED_STATUSES | _NOT_RECEIVED_STATUSES:
         raise Refused(UNKNOWN_STATUS, "capture", external_id=external_id)
     amount_micros, currency = amount_of(capture.get("amount"))
-    captured_micros = amount_micros if status in _CAPTURE_IS_OURS else 0
+    captured_micros = amount_micros if status in _RECEIVED_STATUSES else 0
     return PaymentFacts(
         provider=Provider.PAYPAL,
         external_id=external_id,
@@ -114,10 +114,10 @@ def payment_facts(capture: dict[str, Any], *, refund: dict[str, Any] | None) -> 
 
 
 def _names_an_order(capture: dict[str, Any]) -> bool:
-    found: object = capture
+    value: object = capture
     for name in ("supplementary_data", "related_ids", "order_id"):
-        found = found.get(name) if isinstance(found, dict) else None
-    return is_resource_id(found)
+        value = value.get(name) if isinstance(value, dict) else None
+    return is_resource_id(value)
 
 
 def _refund_facts(refund: dict[str, Any], currency: str) -> RefundFacts:

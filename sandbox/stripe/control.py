@@ -83,7 +83,7 @@ class StripeControl:
         return await self._deliver_event("customer.subscription.created", subscription, body, 201)
 
     async def set_status(self, request: Request) -> Response:
-        """Set any status and deliver the event."""
+        """Set the subscription's status, whatever it was, and deliver the event."""
         body = await parse_request(request, NewStatus)
         subscription = self._sandbox.stripe.subscriptions.get(request.path_params["id"])
         if subscription is None:
@@ -108,23 +108,23 @@ class StripeControl:
         body = await parse_request(request, NewEvent)
         state = self._sandbox.stripe
         if body.event_type.startswith("checkout.session."):
-            about = state.sessions.get(body.resource_id)
+            resource = state.sessions.get(body.resource_id)
         elif body.resource_id:
-            about = state.subscriptions.get(body.resource_id)
+            resource = state.subscriptions.get(body.resource_id)
         else:
-            about = state.newest_subscription(body.organization_id)
-        if about is None:
+            resource = state.newest_subscription(body.organization_id)
+        if resource is None:
             return refuse("no such resource", 404)
-        content = self._apply(body, about)
+        content = self._change_resource(body, resource)
         event = state.add_event(
             body.event_type, copy.deepcopy(content), body.event_id, body.created
         )
-        sent = await self._sandbox.courier.send(
+        deliveries = await self._sandbox.courier.send(
             parcel(self._sandbox, event, body.forge),
             copies=body.copies,
             retry=body.retry and body.forge is None,
         )
-        return JSONResponse(sent)
+        return JSONResponse(deliveries)
 
     async def redeliver(self, request: Request) -> Response:
         """Send an event again with a new signature, as Stripe does."""
@@ -132,33 +132,37 @@ class StripeControl:
         event = self._sandbox.stripe.events.get(request.path_params["id"])
         if event is None:
             return refuse("no such event", 404)
-        addressed = parcel(self._sandbox, event)
-        return JSONResponse(await self._sandbox.courier.send(addressed, retry=body.retry))
+        deliveries = await self._sandbox.courier.send(
+            parcel(self._sandbox, event), retry=body.retry
+        )
+        return JSONResponse(deliveries)
 
-    def _apply(self, body: NewEvent, about: Json) -> Json:
+    def _change_resource(self, body: NewEvent, resource: Json) -> Json:
+        """Change the resource as the event implies; return the event's content."""
         if body.keep_state:
-            about = copy.deepcopy(about)
+            resource = copy.deepcopy(resource)
         match body.event_type:
             case "customer.subscription.deleted":
-                set_subscription_status(about, "canceled")
+                set_subscription_status(resource, "canceled")
             case "invoice.payment_failed":
-                set_subscription_status(about, "past_due")
-                return invoice_of(about, paid=False)
+                set_subscription_status(resource, "past_due")
+                return invoice_of(resource, paid=False)
             case "invoice.paid":
-                set_subscription_status(about, "active")
-                return invoice_of(about, paid=True)
+                set_subscription_status(resource, "active")
+                return invoice_of(resource, paid=True)
             case "checkout.session.completed":
-                about |= {"status": "complete", "payment_status": "paid"}
+                resource |= {"status": "complete", "payment_status": "paid"}
             case "checkout.session.expired":
-                about |= {"status": "expired"}
-        return about
+                resource |= {"status": "expired"}
+        return resource
 
     async def _deliver_event(
-        self, event_type: str, about: Json, body: ControlRequest, code: int
+        self, event_type: str, resource: Json, body: ControlRequest, code: int
     ) -> Response:
         deliveries: list[Json] = []
         if body.deliver:
-            event = self._sandbox.stripe.add_event(event_type, copy.deepcopy(about))
-            addressed = parcel(self._sandbox, event)
-            deliveries = await self._sandbox.courier.send(addressed, retry=body.retry)
-        return JSONResponse(about | {"deliveries": deliveries}, code)
+            event = self._sandbox.stripe.add_event(event_type, copy.deepcopy(resource))
+            deliveries = await self._sandbox.courier.send(
+                parcel(self._sandbox, event), retry=body.retry
+            )
+        return JSONResponse(resource | {"deliveries": deliveries}, code)

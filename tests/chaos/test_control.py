@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from chaos.control import control_client
+from chaos.deliveries import DeliveryQueue
 from chaos.journal import Journal
-from chaos.post import Post
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -47,7 +47,7 @@ def closing_idle_connections() -> Iterator[str]:
 def test_control_client_is_answered_when_idle_connections_are_closed(tmp_path):
     # Given a control API that closes an idle connection just as the next request is sent on it
     with closing_idle_connections() as url, control_client(url, timeout_seconds=5) as http:
-        post = Post(http, Journal(tmp_path / "journal"))
+        deliveries = DeliveryQueue(http, Journal(tmp_path / "journal"))
         # When a traffic thread sends three requests, then each of them is answered
-        answers = [post.control("POST", "/paypal/captures", {}) for _ in range(3)]
+        answers = [deliveries.control("POST", "/paypal/captures", {}) for _ in range(3)]
     assert answers == [{}, {}, {}]

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from chaos.control import control_client
+from chaos.deliveries import DeliveryQueue
 from chaos.journal import Journal
-from chaos.post import Post
 from chaos.reports import CallGoesOn, wait_for_end
 from tests.support.sandbox import SANDBOX_SECONDS
 
 
 @pytest.fixture
-def post(sandbox, tmp_path) -> Iterator[Post]:
+def deliveries(sandbox, tmp_path) -> Iterator[DeliveryQueue]:
     url = f"{sandbox.info['base_url']}/_control"
     with control_client(url, timeout_seconds=SANDBOX_SECONDS) as http:
-        yield Post(http, Journal(tmp_path / "journal"))
+        yield DeliveryQueue(http, Journal(tmp_path / "journal"))
 
 
 def start_call(sandbox) -> str:
@@ -25,14 +25,14 @@ def start_call(sandbox) -> str:
     return call_id
 
 
-def test_wait_for_end_raises_when_the_call_goes_on(sandbox, post):
+def test_wait_for_end_raises_when_the_call_goes_on(sandbox, deliveries):
     # Given a call that does not end by itself, Then the wait for its end fails at the limit
     call_id = start_call(sandbox)
     with pytest.raises(CallGoesOn, match=f"{call_id} is .* after 0.5 s"):
-        wait_for_end(post, call_id, 0.5)
+        wait_for_end(deliveries, call_id, 0.5)
 
 
-def test_wait_for_end_returns_the_record_of_an_ended_call(sandbox, post):
+def test_wait_for_end_returns_the_record_of_an_ended_call(sandbox, deliveries):
     call_id = start_call(sandbox)
     sandbox.control("POST", f"/vapi/calls/{call_id}/end", {})
-    assert wait_for_end(post, call_id, SANDBOX_SECONDS)["status"] == "ended"
+    assert wait_for_end(deliveries, call_id, SANDBOX_SECONDS)["status"] == "ended"

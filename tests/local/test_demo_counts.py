@@ -10,11 +10,11 @@ from domain.jobs.schedules import Schedule, declare, tick
 from domain.jobs.staging import stage
 from domain.jobs.types import RECONCILE_TWILIO
 from local.demo.report import Report
-from local.demo.set import Set
+from local.demo.system import DemoSystem
 
 
 def test_event_jobs_leave_out_what_a_schedule_led_to(database):
-    on = Set(None, database, None, None, None)
+    system = DemoSystem(None, database, None, None, None)
     # Given a job staged by a webhook, one staged by a schedule, and one staged by the latter
     every_second = (Schedule("often", 1, RECONCILE_TWILIO),)
 
@@ -26,7 +26,7 @@ def test_event_jobs_leave_out_what_a_schedule_led_to(database):
         database.run(work)
 
     stage_from(Cause("inbox:1", "cor_event"))
-    assert on.event_jobs() == 1
+    assert system.event_jobs() == 1
     database.run(lambda session: declare(session, every_second))
     set_due(database)
     (job_id,) = database.run(lambda session: tick(session, every_second))
@@ -38,8 +38,8 @@ def test_event_jobs_leave_out_what_a_schedule_led_to(database):
     stage_from(Cause(job_id, correlation_id))
 
     # Then only the webhook's job counts
-    assert on.count(Job) == 3
-    assert on.event_jobs() == 1
+    assert system.count(Job) == 3
+    assert system.event_jobs() == 1
 
 
 def test_eventually_keeps_what_it_found_when_it_changes_again():

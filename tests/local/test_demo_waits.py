@@ -14,8 +14,8 @@ from base.settings import Settings
 from cli.errors import clear_errors
 from local.demo import play
 from local.demo.report import Report
-from local.demo.set import Set
 from local.demo.stories import Story
+from local.demo.system import DemoSystem
 from local.errors import ProcessNotReady
 
 
@@ -51,8 +51,8 @@ def test_silent_sandbox_ends_the_demo_with_one_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with httpx.Client(base_url=url, timeout=0.1) as control:
-            on = Set(None, None, control, None, None)
-            line = one_line_of(lambda: on.ask("POST", "/vapi/calls", {}), capsys)
+            system = DemoSystem(None, None, control, None, None)
+            line = one_line_of(lambda: system.ask("POST", "/vapi/calls", {}), capsys)
     assert "waited 0.1 s for the sandbox to answer POST /vapi/calls; " in line
 
 

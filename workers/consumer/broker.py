@@ -12,13 +12,13 @@ from dramatiq import Actor, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import ActorNotFound
 
-from workers.consumer.fetch import PromptConsumer
+from workers.consumer.fetch import BlockingConsumer
 
 #: The actor for notifications of jobs that this version of the worker does not know.
 UNKNOWN_JOB = "unknown_job"
 
 
-class _NotificationConsumer(PromptConsumer):
+class _NotificationConsumer(BlockingConsumer):
     def nack(self, message: MessageProxy) -> None:
         # An interrupt may still hit outside the wrapper that catches all errors. The relay repeats
         # the notification.

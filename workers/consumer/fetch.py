@@ -14,13 +14,13 @@ from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import ConnectionClosed
 
 
-class PromptConsumer(_RedisConsumer):
+class BlockingConsumer(_RedisConsumer):
     """Waits for what it needs next: a message in the queue, or a free thread."""
 
     def __init__(self, broker: RedisBroker, queue_name: str, prefetch: int, timeout: int) -> None:
         # A timeout of 0 turns Dramatiq's own wait off.
         super().__init__(broker, queue_name, prefetch, 0)  # type: ignore[no-untyped-call]
-        self._seconds = timeout / 1000
+        self._wait_seconds = timeout / 1000
         self._list = f"{broker.namespace}:{queue_name}"
         self._acknowledged = threading.Event()
 
@@ -37,7 +37,7 @@ class PromptConsumer(_RedisConsumer):
         if not self.message_cache:
             room = self.prefetch - self.outstanding_message_count
             if room <= 0:
-                self._acknowledged.wait(self._seconds)
+                self._acknowledged.wait(self._wait_seconds)
                 return None
             self.message_cache = self._fetch(room)
             if not self.message_cache:
@@ -60,4 +60,4 @@ class PromptConsumer(_RedisConsumer):
         The move changes nothing, but Redis blocks until there is a head. Pushers need no change,
         and every waiting worker is woken.
         """
-        self.broker.client.blmove(self._list, self._list, self._seconds, "LEFT", "LEFT")
+        self.broker.client.blmove(self._list, self._list, self._wait_seconds, "LEFT", "LEFT")

@@ -26,7 +26,7 @@ _REPEATED_SHARE = 0.1
 
 
 @dataclass
-class Letter:
+class PendingEvent:
     """One event that is still to be delivered."""
 
     organization_id: str
@@ -34,20 +34,20 @@ class Letter:
     copies: int
     repeated: bool
     due: float
-    taken_in: bool = False
+    accepted: bool = False
 
 
 @dataclass
-class Post:
+class DeliveryQueue:
     """Events still to be delivered, and the sandbox that signs and sends them."""
 
     http: httpx.Client
     journal: Journal
-    letters: list[Letter] = field(default_factory=list)
+    pending: list[PendingEvent] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     on_the_way: int = 0
     queued: int = 0
-    doubled: int = 0
+    sent_twice: int = 0
     late: int = 0
     #: Threads that may still produce events.
     producers: int = 0
@@ -61,14 +61,14 @@ class Post:
         with self.lock:
             self.producers += 1
 
-        def work_until_over() -> None:
+        def counted_work() -> None:
             try:
                 work()
             finally:
                 with self.lock:
                     self.producers -= 1
 
-        return work_until_over
+        return counted_work
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """Send a request to the sandbox's control API, which no fault touches."""
@@ -80,7 +80,7 @@ class Post:
         self, event_type: str, organization_id: str, resource_id: str, chance: Random
     ) -> None:
         """Have the sandbox make and sign the event, and queue it for delivery."""
-        (made,) = self.control(
+        (event,) = self.control(
             "POST",
             "/paypal/events",
             {"event_type": event_type, "resource_id": resource_id, "deliver": False},
@@ -88,36 +88,36 @@ class Post:
         late = chance.uniform(0, _LATE_SECONDS) if chance.random() < _LATE_SHARE else 0.0
         copies = 2 if chance.random() < _TWICE_SHARE else 1
         repeated = chance.random() < _REPEATED_SHARE
-        event_id = made["event_id"]
+        event_id = event["event_id"]
         self.journal.asked("webhook", organization_id, event_id)
         with self.lock:
             self.queued += 1
             self.late += late > 0
-            self.letters.append(
-                Letter(organization_id, event_id, copies, repeated, time.monotonic() + late)
+            self.pending.append(
+                PendingEvent(organization_id, event_id, copies, repeated, time.monotonic() + late)
             )
 
-    def take(self) -> Letter | None:
+    def take(self) -> PendingEvent | None:
         """Take an event that is due, not the oldest first; None if none is due."""
         with self.lock:
-            due = [one for one in self.letters if one.due <= time.monotonic()]
+            due = [one for one in self.pending if one.due <= time.monotonic()]
             if not due:
                 return None
-            letter = due[len(due) // 2]
-            self.letters.remove(letter)
+            event = due[len(due) // 2]
+            self.pending.remove(event)
             self.on_the_way += 1
-            return letter
+            return event
 
-    def give_back(self, letter: Letter | None, seconds: float) -> None:
+    def give_back(self, event: PendingEvent | None, seconds: float) -> None:
         """Queue an event again after some seconds; None if it has been delivered."""
         with self.lock:
             self.on_the_way -= 1
-            if letter is not None:
-                letter.due = time.monotonic() + seconds
-                self.letters.append(letter)
+            if event is not None:
+                event.due = time.monotonic() + seconds
+                self.pending.append(event)
 
     @property
     def is_over(self) -> bool:
         """Whether all events have been delivered and no more can follow."""
         with self.lock:
-            return not self.letters and not self.on_the_way and not self.producers
+            return not self.pending and not self.on_the_way and not self.producers

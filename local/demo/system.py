@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Set:
+class DemoSystem:
     """One organization, and connections to the sandbox, the database and Redis."""
 
     stack: Stack
@@ -43,7 +43,7 @@ class Set:
     campaign_ids: list[str] = field(default_factory=list)
 
     @classmethod
-    def build(cls, stack: Stack) -> Set:
+    def build(cls, stack: Stack) -> DemoSystem:
         """Connect to the running processes."""
         notifier = Notifier(stack.env["REDIS_URL"])
         return cls(
