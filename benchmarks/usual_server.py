@@ -45,7 +45,7 @@ def usual_store(settings: Settings) -> Iterator[Callable[[Transmission, bytes], 
         del event_id
 
     def store(transmission: Transmission, body: bytes) -> None:
-        webhook = verifier.prove(transmission, body, now=utc_now())
+        webhook = verifier.verify(transmission, body, now=utc_now())
         event = InboxEvent(
             id=new_id("evt"),
             source="paypal",

@@ -48,9 +48,9 @@ class DoneFirst(Executor):
     def _act(self, claim: Claim) -> None:
         actor = self.actors[claim.name]
         if JOB_TYPES[claim.name].calls_provider:
-            actor(self._run_of(claim), **claim.kwargs)
+            actor(self._run_for(claim), **claim.kwargs)
         else:
-            self.database.run(lambda session: actor(self._run_of(claim, session), **claim.kwargs))
+            self.database.run(lambda session: actor(self._run_for(claim, session), **claim.kwargs))
 
 
 def main() -> None:

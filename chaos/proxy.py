@@ -64,7 +64,6 @@ class End(asyncio.Protocol):
         self._is_server = is_server
         self._transport: asyncio.Transport | None = None
         self._peer: End | None = None
-        self._early: list[bytes] = []
         #: Data that waits for its delay to pass. None is the end of the stream.
         self._waiting: deque[tuple[float, bytes | None]] = deque()
 
@@ -78,7 +77,7 @@ class End(asyncio.Protocol):
             return
         self._transport.pause_reading()
         task = asyncio.ensure_future(self._route.connect(self))
-        _keep(task)
+        _keep_reference(task)
 
     def join(self, server: End) -> None:
         """Join the two ends. Nothing is read from the client before that."""
@@ -103,10 +102,10 @@ class End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_server and self._route.mode == "deaf":
             return
-        self._pass_on(data)
+        self._send(data)
 
     def eof_received(self) -> bool:
-        self._pass_on(None)
+        self._send(None)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -122,24 +121,24 @@ class End(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _pass_on(self, data: bytes | None) -> None:
+    def _send(self, data: bytes | None) -> None:
         seconds = self._route.delay_seconds if self._route.mode == "delay" else 0.0
         if not self._waiting and not seconds:
             self._write(data)
             return
         loop = asyncio.get_running_loop()
         # Data is never sent before earlier data.
-        at = max(loop.time() + seconds, self._waiting[-1][0] if self._waiting else 0.0)
-        self._waiting.append((at, data))
+        send_at = max(loop.time() + seconds, self._waiting[-1][0] if self._waiting else 0.0)
+        self._waiting.append((send_at, data))
         if len(self._waiting) == 1:
-            loop.call_at(at, self._pass_on_what_waited)
+            loop.call_at(send_at, self._send_due)
 
-    def _pass_on_what_waited(self) -> None:
+    def _send_due(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting and self._waiting[0][0] <= loop.time():
             self._write(self._waiting.popleft()[1])
         if self._waiting:
-            loop.call_at(self._waiting[0][0], self._pass_on_what_waited)
+            loop.call_at(self._waiting[0][0], self._send_due)
 
     def _write(self, data: bytes | None) -> None:
         if data is None:
@@ -160,7 +159,7 @@ class End(asyncio.Protocol):
 _tasks: set[asyncio.Future[None]] = set()
 
 
-def _keep(task: asyncio.Future[None]) -> None:
+def _keep_reference(task: asyncio.Future[None]) -> None:
     # Without a reference, a task may be garbage-collected before it has run.
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)

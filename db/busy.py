@@ -10,8 +10,8 @@ from psycopg import errors
 
 from base.outcomes import NotYet
 
-#: Most runs of a transaction that conflicts with others, for example by a deadlock. The first run
-#: is included.
+#: Largest number of runs of a transaction that conflicts with others, for example by a deadlock.
+#: The first run is included.
 RUNS_MAX = 3
 #: Longest wait before a re-run, in seconds. The wait is random.
 RERUN_WAIT_SECONDS = 0.05
@@ -45,7 +45,7 @@ _PASSING = (
 )
 
 
-def passing_error(cause: BaseException | None) -> DatabaseBusy | None:
+def transient_error(cause: BaseException | None) -> DatabaseBusy | None:
     """Convert an error of the server or the connection, if a later try may succeed.
 
     A full disk is not converted, because it stays full until a person acts.

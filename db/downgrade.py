@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from base.outcomes import Refused
 from base.problems.operators import ROWS_DO_NOT_FIT, ROWS_WOULD_BE_LOST, WRONG_DATABASE
 
-#: Most losses that a message names. It gives only the number of the others.
+#: Largest number of losses that a message names. It gives only the number of the others.
 _NAMED_MAX = 20
 #: The rows of this table may be lost, because each running process writes its row again within
 #: seconds.

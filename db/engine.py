@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from db.address import sqlalchemy_url
-from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy, passing_error
+from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy, transient_error
 from db.debits.combiner import Combiner
 from db.jobs.staging import Staged, staged_in
 from db.watchdog import Watchdog
@@ -32,7 +32,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 #: Conflicts with another transaction. If the function is run again, it sees the other's changes.
-_OVERTAKEN = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
+_CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
 
 
 class Database:
@@ -99,26 +99,26 @@ class Database:
         the connection was lost during the commit; every exception of fn, after a rollback. After
         OutcomeUnknown the caller must repeat the operation with the same key.
         """
-        for left in range(RUNS_MAX - 1, -1, -1):
+        for runs_left in range(RUNS_MAX - 1, -1, -1):
             try:
                 return self._run_once(fn)
             except PoolTimeout as error:
                 raise DatabaseBusy("database: every pooled connection is in use") from error
             except DBAPIError as error:
                 cause = error.orig
-                if isinstance(cause, _OVERTAKEN):
-                    log.warning("transaction_rerun", error=type(cause).__name__, left=left)
-                    if left:
+                if isinstance(cause, _CONFLICTS):
+                    log.warning("transaction_rerun", error=type(cause).__name__, left=runs_left)
+                    if runs_left:
                         time.sleep(random.uniform(0, RERUN_WAIT_SECONDS))  # noqa: S311
                         continue
-                passing = passing_error(cause)
-                if passing is None:
+                transient = transient_error(cause)
+                if transient is None:
                     raise
-                raise passing from error
+                raise transient from error
         raise AssertionError("unreachable")
 
     def now(self) -> datetime:
-        """Read the database's clock, which is the business time of an edge."""
+        """Read the database's clock, for the business time `now` of a request or a job."""
         return self.run(clock)
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ _CHECK_LOCK = 4_713_203
 # it again.
 _BEAT = text(
     "WITH unflushed AS MATERIALIZED"
-    " (SELECT set_config('synchronous_commit', 'off', true) AS said, clock_timestamp() AS now)"
+    " (SELECT set_config('synchronous_commit', 'off', true) AS setting, clock_timestamp() AS now)"
     " INSERT INTO processes AS p (id, kind, name, queues, started_at, seen_at, redis_away_since)"
     " SELECT :id, :kind, :name, :queues, now, now, now - make_interval(secs => :away)"
     " FROM unflushed"
@@ -128,7 +128,7 @@ def begin_check(session: Session, process_id: str) -> bool:
     Returns False if another process is doing it or has just done it. Returns False too if this
     process has just started, because the others may still be starting.
     """
-    found = session.execute(
+    claimed = session.execute(
         _BEGIN_CHECK,
         {
             "id": process_id,
@@ -137,7 +137,7 @@ def begin_check(session: Session, process_id: str) -> bool:
             "check": CHECK_SECONDS,
         },
     ).one_or_none()
-    return found is not None
+    return claimed is not None
 
 
 def prune(session: Session) -> None:

@@ -12,10 +12,10 @@ from base.ids import first_id
 from db.models import Alert, Campaign, Job, OperatorAction
 from db.models.calls import Call, EntryPoint
 
-#: Most actions on one page.
+#: Largest number of actions on one page.
 PAGE_MAX = 1_000
-#: Many machines make ids. Their clocks may differ by this much.
-_CLOCKS_APART = timedelta(hours=1)
+#: Many machines generate ids. Their clocks may differ by this much.
+_CLOCK_DIFFERENCE_MAX = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def list_actions(
         conditions.append(OperatorAction.operator == by)
     if since is not None:
         # The id limits how many rows are read. The row's `acted_at` decides.
-        conditions.append(OperatorAction.id >= first_id("act", since - _CLOCKS_APART))
+        conditions.append(OperatorAction.id >= first_id("act", since - _CLOCK_DIFFERENCE_MAX))
         conditions.append(OperatorAction.acted_at >= since)
     if after is not None:
         conditions.append(OperatorAction.id < after)
@@ -73,8 +73,8 @@ def list_actions(
         .subquery()
         for branch in branches
     ]
-    found = aliased(OperatorAction, union(*[select(one) for one in pages]).subquery())
-    rows = session.scalars(select(found).order_by(found.id.desc()).limit(size))
+    newest_actions = aliased(OperatorAction, union(*[select(one) for one in pages]).subquery())
+    rows = session.scalars(select(newest_actions).order_by(newest_actions.id.desc()).limit(size))
     return [_view(row) for row in rows]
 
 

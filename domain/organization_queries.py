@@ -22,9 +22,10 @@ from domain.entitlement import (
 )
 from domain.wallet.queries import WalletView, read_wallet
 
-#: Most organizations or campaigns on one page.
+#: Largest number of organizations or campaigns on one page.
 PAGE_MAX = 1_000
-#: Most campaigns that are shown with their organization. `list_campaigns` has them all.
+#: Largest number of campaigns that are shown with their organization. `list_campaigns` has them
+#: all.
 CAMPAIGNS_SHOWN_MAX = 100
 
 

@@ -80,7 +80,7 @@ class Executor:
                 self._run(job_id, attempt)
             except (Exception, Interrupt) as error:
                 try:
-                    return self._write_down(attempt.claim, error)
+                    return self._record_error(attempt.claim, error)
                 except (Exception, Interrupt) as second:
                     log.warning("job_outcome_not_recorded", error=repr(error), second=repr(second))
                     return "unknown"
@@ -97,12 +97,12 @@ class Executor:
             return
         with bound(correlation_id=claim.correlation_id, job_name=claim.name):
             if JOB_TYPES[claim.name].calls_provider:
-                run = self._run_of(claim)
+                run = self._run_for(claim)
                 self.actors[claim.name](run, **claim.kwargs)
                 if run.outcome is None:
                     raise TypeError(f"{claim.name} ended without recording anything")
                 attempt.outcome = run.outcome
-            elif not self.database.run(lambda session: self._held_transaction(session, claim)):
+            elif not self.database.run(lambda session: self._run_claimed(session, claim)):
                 attempt.outcome = "taken"
 
     def _first_transaction(self, session: Session, job_id: str, attempt: _Attempt) -> None:
@@ -136,20 +136,21 @@ class Executor:
             with bound(correlation_id=claim.correlation_id, job_name=claim.name):
                 self._act_and_finish(session, claim)
 
-    def _held_transaction(self, session: Session, claim: Claim) -> bool:
-        held = jobs.lock_claimed(session, claim)
-        if held:
+    def _run_claimed(self, session: Session, claim: Claim) -> bool:
+        """Run a job under its committed claim; return False if the claim was lost."""
+        is_valid = jobs.lock_claimed(session, claim)
+        if is_valid:
             self._act_and_finish(session, claim)
-        return held
+        return is_valid
 
     def _act_and_finish(self, session: Session, claim: Claim) -> None:
         set_cause(session, claim)
-        self.actors[claim.name](self._run_of(claim, session), **claim.kwargs)
+        self.actors[claim.name](self._run_for(claim, session), **claim.kwargs)
         session.flush()
         if jobs.finish(session, claim, worker=self.worker):
             clear_work_alerts(session, claim.name, claim.kwargs, claim.started_at)
 
-    def _run_of(self, claim: Claim, session: Session | None = None) -> Run:
+    def _run_for(self, claim: Claim, session: Session | None = None) -> Run:
         return Run(
             self.database,
             self.providers.for_class(call_class_of(claim.queue)),
@@ -161,17 +162,17 @@ class Executor:
             session,
         )
 
-    def _write_down(self, claim: Claim | None, error: BaseException) -> str:
+    def _record_error(self, claim: Claim | None, error: BaseException) -> str:
         if claim is None:
             raise error
         with bound(correlation_id=claim.correlation_id, job_name=claim.name):
             if isinstance(error, Refused):
                 log.info("job_refused", code=error.code, detail=error.detail)
                 refusal = str(error)
-                self._end(lambda session: self._refuse(session, claim, refusal))
+                self._commit_outcome(lambda session: self._refuse(session, claim, refusal))
                 return "refused"
             if isinstance(error, NotYet) and not isinstance(error, StatementTooSlow):
-                self._end(
+                self._commit_outcome(
                     lambda s: jobs.postpone(
                         s,
                         claim,
@@ -188,15 +189,19 @@ class Executor:
         failures = claim.failures + 1
         wait: float | None = None
         if failures < policy.attempts and not isinstance(error, policy.permanent):
-            asked = error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None
+            requested_seconds = (
+                error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None
+            )
             # Retry-After is followed, but no header may delay a suspension or a payment for a day.
-            wait = max(policy.wait_seconds(failures), min(asked or 0, RETRY_AFTER_SECONDS_MAX))
+            wait = max(
+                policy.wait_seconds(failures), min(requested_seconds or 0, RETRY_AFTER_SECONDS_MAX)
+            )
         trace = "".join(traceback.format_exception(error))
         if wait is None:
-            self._end(lambda session: self._bury(session, claim, repr(error), trace))
+            self._commit_outcome(lambda session: self._bury(session, claim, repr(error), trace))
             log.error("job_dead", error=repr(error), failures=failures)
             return "dead"
-        self._end(
+        self._commit_outcome(
             lambda s: jobs.fail(
                 s, claim, worker=self.worker, error=repr(error), traceback=trace, retry_seconds=wait
             )
@@ -220,7 +225,7 @@ class Executor:
             _alert_ended(session, claim, "refused", error)
         return ended
 
-    def _end(self, write: Callable[[Session], bool]) -> None:
+    def _commit_outcome(self, write: Callable[[Session], bool]) -> None:
         self.database.run(write)
 
 

@@ -39,15 +39,15 @@ _POLL_SECONDS = 0.25
 #: prototype, 100,000 notifications took 13 s by 200, 4 s by 1000, 2 s by 5000.
 _BATCH = 5_000
 #: Messages that may always wait in a queue, even if Redis is nearly full.
-_FEW = 200
+_FEW_MESSAGES = 200
 #: The share of Redis' memory up to which urgent jobs, and other jobs, are notified in full batches.
 _URGENT_SHARE = 0.9
-_SHARE = 0.75
+_OTHERS_SHARE = 0.75
 #: The most jobs that one transaction makes due again after Redis may have lost notifications.
 _AGAIN_BATCH = 5_000
 #: Seconds after a change of Redis' run ID in which further changes are ignored. A proxy may
 #: alternate between several servers.
-_OTHER_SECONDS = 60.0
+_SERVER_CHANGE_SECONDS = 60.0
 #: Seconds between two checks of the schedules, and between two declarations of them.
 _TICK_SECONDS = 1.0
 _DECLARE_SECONDS = 60.0
@@ -74,10 +74,10 @@ class Relay:
         self._schedules = tuple(declared)
         self._next_tick = 0.0
         self._next_declaration = 0.0
-        self._next_other = 0.0
+        self._server_change_ignored_until = 0.0
         self._clock = ClockWatch(database, settle_step)
         self._redis_away_since: float | None = None
-        self._passed_at = time.monotonic()
+        self._pass_began_at = time.monotonic()
 
     @property
     def redis_away_seconds(self) -> float | None:
@@ -88,7 +88,7 @@ class Relay:
     @property
     def is_working(self) -> bool:
         """Whether the loop still makes passes. A relay that hangs notifies no worker."""
-        return time.monotonic() - self._passed_at < _STUCK_SECONDS
+        return time.monotonic() - self._pass_began_at < _STUCK_SECONDS
 
     def tick(self) -> None:
         """Stage the periodic jobs that are due, about once a second.
@@ -132,17 +132,19 @@ class Relay:
 
     def _run_once(self, memory: Memory) -> int:
         notified = 0
-        known, server = self._client.get(EPOCH_KEY), run_id(self._client)
-        is_other = known is not None and known != server.encode()
-        if known is None or (is_other and time.monotonic() >= self._next_other):
+        stored_id, server = self._client.get(EPOCH_KEY), run_id(self._client)
+        server_changed = stored_id is not None and stored_id != server.encode()
+        if stored_id is None or (
+            server_changed and time.monotonic() >= self._server_change_ignored_until
+        ):
             # An emptied Redis lost everything. A restarted one, or a replica, lost the last writes.
             again = self._notify_all_again(urgent=True)
             notified = self._notify_urgent(memory)
             again += self._notify_all_again(urgent=False)
             # Set last: if the relay is killed before that, the next relay repeats all of it.
             self._client.set(EPOCH_KEY, server)
-            if is_other:
-                self._next_other = time.monotonic() + _OTHER_SECONDS
+            if server_changed:
+                self._server_change_ignored_until = time.monotonic() + _SERVER_CHANGE_SECONDS
             log.warning("redis_lost_notifications", jobs=again)
         return notified + self._notify_urgent(memory) + self._notify_others(memory)
 
@@ -151,19 +153,21 @@ class Relay:
             log.error("redis_was_full", action="drop_messages_and_notify_again")
 
     def _notify_urgent(self, memory: Memory) -> int:
-        return self._notify(max(_FEW, min(_BATCH, memory.room(_URGENT_SHARE))), urgent=True)
+        return self._notify(
+            max(_FEW_MESSAGES, min(_BATCH, memory.room(_URGENT_SHARE))), urgent=True
+        )
 
     def _notify_others(self, memory: Memory) -> int:
         """Notify other jobs. Leave the last part of Redis' memory to urgent ones.
 
         What workers write to Redis needs that part too.
         """
-        room = memory.room(_SHARE)
-        if room >= _FEW:
+        room = memory.room(_OTHERS_SHARE)
+        if room >= _FEW_MESSAGES:
             return self._notify(min(_BATCH, room), urgent=False)
         # Other users may have filled Redis. Queues that are nearly empty are still notified.
-        queues = capacity.short_queues(self._client, _FEW)
-        return self._notify(_FEW, urgent=False, queues=queues) if queues else 0
+        queues = capacity.short_queues(self._client, _FEW_MESSAGES)
+        return self._notify(_FEW_MESSAGES, urgent=False, queues=queues) if queues else 0
 
     def _notify(self, limit: int, *, urgent: bool, queues: Sequence[str] | None = None) -> int:
         # An urgent job is notified again even if its message may still wait.
@@ -196,7 +200,7 @@ class Relay:
     def run_until(self, stop: threading.Event) -> None:
         """Notify jobs until `stop` is set; Redis or PostgreSQL may be away meanwhile."""
         while not stop.is_set():
-            self._passed_at = time.monotonic()
+            self._pass_began_at = time.monotonic()
             try:
                 try:
                     # First, so that due work is staged even if Redis is away.

@@ -28,9 +28,9 @@ from domain.jobs.types import JOB_TYPES
 
 app = typer.Typer(no_args_is_help=True, help="List, show, redrive, discard and run jobs.")
 
-#: Most jobs that one transaction of a bulk action changes.
+#: Largest number of jobs that one transaction of a bulk action changes.
 _CHUNK = 200
-#: Most jobs that one bulk action changes.
+#: Largest number of jobs that one bulk action changes.
 _BULK_MAX = 10_000
 
 JobId = Annotated[str, typer.Argument(help="The job's id.")]

@@ -47,14 +47,16 @@ def token(
             "exp": expires,
             **({"iss": settings.api_issuer} if settings.api_issuer else {}),
         }
-    made = jwt.encode(claims, _bytes_of(key["k"]), algorithm="HS256", headers={"kid": key["kid"]})
-    done = {
-        "token": made,
+    token_text = jwt.encode(
+        claims, _decode_base64url(key["k"]), algorithm="HS256", headers={"kid": key["kid"]}
+    )
+    details = {
+        "token": token_text,
         "organization_id": organization,
         "scopes": granted.split(),
         "expires_at": datetime.fromtimestamp(expires, UTC),
     }
-    print_result(made, done, as_json)
+    print_result(token_text, details, as_json)
 
 
 def keys_file(settings: Settings) -> Path:
@@ -72,15 +74,15 @@ def keys_file(settings: Settings) -> Path:
 
 def _signing_key(path: Path) -> dict[str, Any]:
     try:
-        listed = json.loads(path.read_text())["keys"]
+        keys = json.loads(path.read_text())["keys"]
     except (OSError, ValueError, KeyError, TypeError):
         raise Failure(f"{path} is not a JWKS key file") from None
-    shared = [one for one in listed if one.get("kty") == "oct" and one.get("alg") == "HS256"]
-    if not shared:
+    hs256_keys = [one for one in keys if one.get("kty") == "oct" and one.get("alg") == "HS256"]
+    if not hs256_keys:
         raise Failure(f"{path} has no HS256 key, so no token can be signed with it here")
-    key: dict[str, Any] = shared[-1]
+    key: dict[str, Any] = hs256_keys[-1]
     return key
 
 
-def _bytes_of(text: str) -> bytes:
+def _decode_base64url(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

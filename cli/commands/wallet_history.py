@@ -80,7 +80,7 @@ def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
                 lambda session, _: wallet_queries.history(
                     session,
                     organization_id,
-                    after=after,  # noqa: B023  # called before the next turn
+                    after=after,  # noqa: B023  # called before `after` changes
                     limit=wallet_queries.PAGE_MAX,
                     **filters,
                 )

@@ -20,7 +20,7 @@ from psycopg import errors
 
 from base.log import get_logger
 from base.outcomes import OutcomeUnknown
-from db.busy import DatabaseBusy, passing_error
+from db.busy import DatabaseBusy, transient_error
 from db.debits.batch import Answer, CombinedCall, Debit
 from db.jobs.staging import Staged
 
@@ -28,9 +28,10 @@ __all__ = ["Answer", "Combiner", "Debit"]
 
 log = get_logger(__name__)
 
-#: Most debits in one call and one commit.
+#: Largest number of debits in one call and one commit.
 _BATCH_MAX = 256
-#: Most debits that may wait in one process. Further ones are refused as busy and are not sent.
+#: Largest number of debits that may wait in one process. Further ones are refused as busy and are
+#: not sent.
 _WAITING_MAX = 10_000
 #: Seconds that a caller waits for its answer. This is longer than a lock wait, a statement and
 #: their re-runs can take together. Afterwards the outcome is unknown.
@@ -249,9 +250,9 @@ class Combiner:
         except errors.LockNotAvailable as error:
             # One wallet is locked by another transaction. The other wallets need not wait for it.
             if not self._answer_apart(batch, lambda one: one.debit.organization_id):
-                _fail_all(batch, passing_error(error) or error)
+                _fail_all(batch, transient_error(error) or error)
         except psycopg.OperationalError as error:
-            _fail_all(batch, passing_error(error) or error)
+            _fail_all(batch, transient_error(error) or error)
         except Exception as error:
             # One debit fails with an error of the server. It must not fail the others.
             if not self._answer_apart(batch, id):

@@ -25,10 +25,10 @@ from db.watchdog import Watchdog
 
 log = get_logger(__name__)
 
-#: Most events that one statement stores.
+#: Largest number of events that one statement stores.
 _BATCH_MAX = 64
-#: Most events that may wait in one process. Further ones are refused as unavailable, and the
-#: provider sends them again.
+#: Largest number of events that may wait in one process. Further ones are refused as unavailable,
+#: and the provider sends them again.
 _WAITING_MAX = 2_000
 #: Seconds that the statement may take. After that the connection counts as lost.
 _LONGEST_SECONDS = 6.0

@@ -20,9 +20,9 @@ from db.watchdog import Watchdog
 
 log = get_logger(__name__)
 
-#: Most refusals in the database's list. Older ones are deleted.
+#: Largest number of refusals in the database's list. Older ones are deleted.
 LIST_MAX = 1_000
-#: Most refusals of one second in the list. All of them are counted.
+#: Largest number of refusals of one second in the list. All of them are counted.
 _PER_SECOND_MAX = 100
 _FLUSH_SECONDS = 1.0
 #: Seconds that one write may take. After that the connection counts as lost.

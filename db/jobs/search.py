@@ -21,9 +21,9 @@ from base.outcomes import Refused
 from base.problems.operators import UNBOUNDED_SEARCH
 from db.models import InboxEvent, Job
 
-#: Most jobs on one page.
+#: Largest number of jobs on one page.
 PAGE_MAX = 1_000
-#: Most jobs of one family that are listed.
+#: Largest number of jobs of one family that are listed.
 _FAMILY_MAX = 200
 #: Many machines make ids. Their clocks may differ by this much.
 _CLOCKS_APART = timedelta(hours=1)

@@ -29,9 +29,10 @@ NAMESPACE = "dramatiq"
 #: The key that holds the run id of the Redis process with the notifications. If the key is missing,
 #: Redis was emptied. If it names another process, Redis was restarted or a replica was promoted.
 EPOCH_KEY = "holdfast:epoch"
-#: Most jobs that may wait in a process for their notification. The relay notifies of all others.
+#: Largest number of jobs that may wait in a process for their notification. The relay notifies of
+#: all others.
 _NOTIFIER_CAPACITY = 10_000
-#: Most jobs that are sent to Redis in one round trip.
+#: Largest number of jobs that are sent to Redis in one round trip.
 _PUSH_MAX = 500
 
 

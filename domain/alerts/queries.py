@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db.models import Alert
 
-#: Most alerts on one page.
+#: Largest number of alerts on one page.
 PAGE_MAX = 500
 
 

@@ -38,9 +38,9 @@ VAPI_ROUNDS = 2
 #: The first round that raises an alert.
 ALERT_ROUND = 6
 #: Seconds until the next round: after speech, after an order to end, and from ALERT_ROUND on.
-_SPEECH_SECONDS = 3.0
-_OBEY_SECONDS = 0.8
-_STUBBORN_SECONDS = 15.0
+_AFTER_SPEECH_SECONDS = 3.0
+_AFTER_ORDER_SECONDS = 0.8
+_AFTER_ALERT_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Round:
         return self.number == 1
 
     @property
-    def at_twilio_too(self) -> bool:
+    def always_uses_twilio(self) -> bool:
         """Whether the leg is completed at Twilio even if Vapi accepts the order."""
         return self.number > VAPI_ROUNDS
 
@@ -136,7 +136,7 @@ def begin_round(
     return Round(
         call.end_rounds,
         call.provider_call_id,
-        _carriers(session, call),
+        _twilio_account_sids(session, call),
         call.twilio_call_sid,
         terms_of(session, organization_id).ending_text,
     )
@@ -161,7 +161,7 @@ def end_round(
         raise CallNotFound(call_id)
     if accepted:
         call.end_told_at = call.end_told_at or now
-    elif done.at_twilio_too and not is_over(call):
+    elif done.always_uses_twilio and not is_over(call):
         alert_not_ended(
             session, call, "neither Vapi nor Twilio accepted the order to end the call", now
         )
@@ -170,8 +170,8 @@ def end_round(
     if is_over(call):
         return None
     if done.number >= ALERT_ROUND:
-        return _STUBBORN_SECONDS
-    return _SPEECH_SECONDS if "say" in accepted else _OBEY_SECONDS
+        return _AFTER_ALERT_SECONDS
+    return _AFTER_SPEECH_SECONDS if "say" in accepted else _AFTER_ORDER_SECONDS
 
 
 def decide_warnings(session: Session, calls: Sequence[Call], now: datetime) -> None:
@@ -196,7 +196,7 @@ def warning_of(session: Session, organization_id: str, call_id: str) -> tuple[st
     return call.provider_call_id, terms_of(session, organization_id).warning_text
 
 
-def _carriers(session: Session, call: Call) -> tuple[str, ...]:
+def _twilio_account_sids(session: Session, call: Call) -> tuple[str, ...]:
     if call.twilio_account_sid is not None:
         return (call.twilio_account_sid,)
     sids = session.scalars(

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db.models.calls import CallRate, EntryPoint
 from domain.wallet.queries import currency_of
 
-#: Most entry points on one page.
+#: Largest number of entry points on one page.
 PAGE_MAX = 1_000
 
 

@@ -32,7 +32,7 @@ from domain.calls.rows import mark_anomaly, merged_ids, note, stage_for
 from domain.jobs.types import REFRESH_CALL
 
 #: How long after the company's commit a report without timestamps may still arrive.
-_REPORT_LATE = timedelta(seconds=900)
+_REPORT_DELAY_MAX = timedelta(seconds=900)
 #: Durations that differ by no more than this may belong to the same call, in milliseconds.
 _SAME_DURATION_MS = 5_000
 #: The most reservations that are compared with one call. With more, the call waits for an operator.
@@ -86,7 +86,7 @@ class _Edge:
     duration_ms: int
     held_by: str | None
 
-    def is_of(self, duration_ms: int | None) -> bool:
+    def has_duration(self, duration_ms: int | None) -> bool:
         """Return whether the reservation was charged for about this duration."""
         return duration_ms is not None and abs(self.duration_ms - duration_ms) <= _SAME_DURATION_MS
 
@@ -108,13 +108,15 @@ def withhold(session: Session, call: Call, duration_ms: int, now: datetime) -> W
         return Withheld()
     call.duration_ms = duration_ms
     session.flush()
-    path, is_whole = _find_path(session, call)
+    path, is_complete = _find_path(session, call)
     if path:
         _assign(session, call, path, now)
         return Withheld(_why(call, path[0].reservation_id))
-    if not is_whole:
-        return Withheld(f"more than {_COMPARED_MAX} charged and unpaired reservations may be it")
-    return _take_over(session, call, now)
+    if not is_complete:
+        return Withheld(
+            f"more than {_COMPARED_MAX} charged and unpaired reservations may belong to it"
+        )
+    return _replace_waiting_call(session, call, now)
 
 
 def end_withholding(session: Session, reservation: Call, now: datetime) -> None:
@@ -136,7 +138,7 @@ def end_withholding(session: Session, reservation: Call, now: datetime) -> None:
         )
     ).all()
     for call in lock_calls(session, reservation.organization_id, list(found)):
-        _let_go(session, call, f"{reservation.id} is paired with another call", now)
+        _stop_withholding(session, call, f"{reservation.id} is paired with another call", now)
 
 
 def alert_ambiguous(session: Session, call: Call, rival: tuple[str, str], now: datetime) -> None:
@@ -163,36 +165,36 @@ def _find_path(session: Session, call: Call) -> tuple[list[_Edge], bool]:
     The path begins with the call's own new reservation. An empty path with True means that there is
     none. An empty path with False means that there are too many to compare.
     """
-    by: dict[str, _Edge] = {}
-    owns: dict[str, str] = {}
+    edge_of: dict[str, _Edge] = {}
+    reservation_of: dict[str, str] = {}
     level: Sequence[Call] = [call]
     while level:
-        edges, is_whole = _edges(session, level, list(by))
+        edges, is_complete = _edges(session, level, list(edge_of))
         following: list[str] = []
         for edge in edges:
-            if edge.reservation_id in by:
+            if edge.reservation_id in edge_of:
                 continue
-            by[edge.reservation_id] = edge
+            edge_of[edge.reservation_id] = edge
             if edge.held_by is None or edge.held_by == edge.call_id:
-                return _unwind(by, owns, edge), True
-            owns[edge.held_by] = edge.reservation_id
+                return _unwind(edge_of, reservation_of, edge), True
+            reservation_of[edge.held_by] = edge.reservation_id
             following.append(edge.held_by)
         if call.withheld_for is not None:
             # The search would have found the call's own reservation first. It did not, so that
             # reservation no longer qualifies.
             call.withheld_for = None
             session.flush()
-        if not is_whole or len(by) >= _COMPARED_MAX:
+        if not is_complete or len(edge_of) >= _COMPARED_MAX:
             return [], False
         level = lock_calls(session, call.organization_id, following)
     return [], True
 
 
-def _unwind(by: dict[str, _Edge], owns: dict[str, str], last: _Edge) -> list[_Edge]:
+def _unwind(edge_of: dict[str, _Edge], reservation_of: dict[str, str], last: _Edge) -> list[_Edge]:
     """Return the path from the call that needs a reservation to a free one."""
     path = [last]
-    while (own := owns.get(path[0].call_id)) is not None:
-        path.insert(0, by[own])
+    while (own := reservation_of.get(path[0].call_id)) is not None:
+        path.insert(0, edge_of[own])
     return path
 
 
@@ -222,7 +224,7 @@ def _window(call: Call) -> tuple[datetime, datetime]:
     if call.started_at is not None:
         began = call.started_at - CLOCKS_DIFFER
     else:
-        began = call.created_at - _REPORT_LATE
+        began = call.created_at - _REPORT_DELAY_MAX
     ended = call.ended_at or call.ended_seen_at or call.created_at
     return began, ended + CLOCKS_DIFFER
 
@@ -248,7 +250,7 @@ def _assign(session: Session, call: Call, path: Sequence[_Edge], now: datetime) 
     session.flush()
 
 
-def _take_over(session: Session, call: Call, now: datetime) -> Withheld:
+def _replace_waiting_call(session: Session, call: Call, now: datetime) -> Withheld:
     """Replace a waiting call if only the new call has the charged duration.
 
     The replaced call is refreshed. If no waiting call can be replaced, the new call does not wait,
@@ -267,15 +269,15 @@ def _take_over(session: Session, call: Call, now: datetime) -> Withheld:
         other = waiting.get(edge.held_by or "")
         if other is None:
             continue
-        if edge.is_of(call.duration_ms) and not edge.is_of(other.duration_ms):
-            _let_go(session, other, f"{call.id} fits {edge.reservation_id} better", now)
+        if edge.has_duration(call.duration_ms) and not edge.has_duration(other.duration_ms):
+            _stop_withholding(session, other, f"{call.id} fits {edge.reservation_id} better", now)
             call.withheld_for = edge.reservation_id
             session.flush()
             return Withheld(_why(call, edge.reservation_id))
     return Withheld(rival=(edges[0].reservation_id, str(edges[0].held_by)) if edges else None)
 
 
-def _let_go(session: Session, call: Call, why: str, now: datetime) -> None:
+def _stop_withholding(session: Session, call: Call, why: str, now: datetime) -> None:
     """Stop withholding a call's charge, and refresh the call to decide again."""
     call.withheld_for = None
     session.flush()

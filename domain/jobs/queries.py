@@ -16,7 +16,7 @@ from db.models import Job, JobAttempt, ScheduleRow
 from domain.jobs.schedules import SCHEDULES
 from domain.operator_queries import OperatorActionView, actions_on
 
-#: Most attempts and operator actions that are shown with their job: the newest ones.
+#: Largest number of attempts and operator actions that are shown with their job: the newest ones.
 _SHOWN_MAX = 200
 
 

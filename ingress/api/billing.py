@@ -19,7 +19,7 @@ from ingress.api.endpoint import AuthorizedRequest
 from ingress.api.fields import milliseconds_of
 from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 
-#: Most entries on one page of transactions.
+#: Largest number of entries on one page of transactions.
 PAGE_MAX = 200
 
 

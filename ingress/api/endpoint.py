@@ -70,9 +70,9 @@ class ApiEndpoint:
 
         async def answer(request: Request) -> Response:
             try:
-                bearer = self.prove(request, scope)
+                bearer = self.authenticate(request, scope)
             except HttpRefusal as refusal:
-                return refused(refusal)
+                return refusal_response(refusal)
             try:
                 authorized = AuthorizedRequest(
                     bearer, await fields_of(request), request.path_params
@@ -84,43 +84,43 @@ class ApiEndpoint:
                     limiter=self._limiter,
                 )
             except HttpRefusal as refusal:
-                return refused(refusal)
+                return refusal_response(refusal)
             except Refused as error:
-                return _refuse(bearer, error)
+                return _domain_refusal_response(bearer, error)
             except (NotYet, OutcomeUnknown) as error:
-                return refused(unavailable(error))
+                return refusal_response(unavailable(error))
             if isinstance(content, Refused):
-                return _refuse(bearer, content)
+                return _domain_refusal_response(bearer, content)
             return JSONResponse(content)
 
         return answer
 
     @property
-    def is_open(self) -> bool:
+    def is_configured(self) -> bool:
         """Whether keys to verify tokens with are configured."""
         return self._tokens.is_configured
 
-    def prove(self, request: Request, scope: str) -> Bearer:
+    def authenticate(self, request: Request, scope: str) -> Bearer:
         """Authenticate the request and check its scope. Raises: HttpRefusal 401, 403, 503."""
         try:
-            bearer = self._tokens.prove(request.headers.get("authorization"))
+            bearer = self._tokens.verify(request.headers.get("authorization"))
         except (BadToken, NotConfigured) as error:
             raise refusal_for(error, str(error)) from None
         if scope not in bearer.scopes:
             raise HttpRefusal(FORBIDDEN, f"The token has no scope {scope}.")
-        named = request.headers.get("x-org-id")
-        if named is not None and named != bearer.organization_id:
+        header_organization = request.headers.get("x-org-id")
+        if header_organization is not None and header_organization != bearer.organization_id:
             # The header is never trusted. A different value means that the caller is mistaken.
             raise HttpRefusal(FORBIDDEN, "X-Org-Id names another organization than the token.")
         return bearer
 
 
-def _refuse(bearer: Bearer, error: Refused) -> Response:
+def _domain_refusal_response(bearer: Bearer, error: Refused) -> Response:
     log_refusal(bearer.organization_id, error.code, what="request")
     return problem_response(Problem(error.code, error.detail))
 
 
-def refused(refusal: HttpRefusal) -> Response:
+def refusal_response(refusal: HttpRefusal) -> Response:
     """Write a refusal as a problem, with WWW-Authenticate or Retry-After."""
     headers: dict[str, str] = {}
     if refusal.problem.code.status == 401:

@@ -65,26 +65,26 @@ class Keys:
         self._path = path
         self._clock = clock
         self._lock = threading.Lock()
-        self._looked_at = float("-inf")
-        self._stamp: tuple[int, int] | None = None
+        self._checked_at = float("-inf")
+        self._file_version: tuple[int, int] | None = None
         self._keys: dict[str, tuple[str, Any]] = {}
 
     def key(self, kid: str) -> tuple[str, Any] | None:
         """Return a key's algorithm and the key; None if there is no such key."""
         with self._lock:
-            if self._clock() - self._looked_at >= _RECHECK_SECONDS:
+            if self._clock() - self._checked_at >= _RECHECK_SECONDS:
                 self._refresh()
             return self._keys.get(kid)
 
     def _refresh(self) -> None:
-        self._looked_at = self._clock()
+        self._checked_at = self._clock()
         try:
             status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_size)
-            if stamp == self._stamp:
+            file_version = (status.st_mtime_ns, status.st_size)
+            if file_version == self._file_version:
                 return
             self._keys = read_keys(self._path.read_text())
-            self._stamp = stamp
+            self._file_version = file_version
         except (OSError, ValueError) as error:
             log.error("api_keys_not_read", error=str(error))
 
@@ -92,7 +92,7 @@ class Keys:
 def read_keys(content: str) -> dict[str, tuple[str, Any]]:
     """Read a JWKS into a mapping of key id to algorithm and key.
 
-    Raises: ValueError if the text is no key list. Also if a key has no id or another key's id, an
+    Raises: ValueError if the text is no key list, or if a key has no id, another key's id, an
     algorithm outside ALGORITHMS, or too few bits.
     """
     try:
@@ -106,7 +106,7 @@ def read_keys(content: str) -> dict[str, tuple[str, Any]]:
     for one in listed:
         kid, algorithm = one.get("kid"), one.get("alg")
         if not isinstance(kid, str) or not kid or algorithm not in ALGORITHMS:
-            raise ValueError(f"a key has a kid, and an alg out of {', '.join(ALGORITHMS)}")
+            raise ValueError(f"each key needs a kid, and an alg from {', '.join(ALGORITHMS)}")
         if kid in keys:
             raise ValueError(f"two keys are called {kid}")
         keys[kid] = (algorithm, _key_of(one, kid, algorithm))
@@ -138,7 +138,7 @@ class Tokens:
         """Whether a key file is configured."""
         return self._keys is not None
 
-    def prove(self, authorization: str | None) -> Bearer:
+    def verify(self, authorization: str | None) -> Bearer:
         """Verify the token of an Authorization header.
 
         The token's `kid` selects the key, and the key decides the algorithm. Raises: BadToken,

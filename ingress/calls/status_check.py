@@ -20,7 +20,7 @@ from base.problems.details import Problem
 from base.problems.requests import MALFORMED_REQUEST
 from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.calls.status_check import StatusAnswer, check_status
-from ingress.api.endpoint import ApiEndpoint, body_of, object_of, refused, unavailable
+from ingress.api.endpoint import ApiEndpoint, body_of, object_of, refusal_response, unavailable
 from ingress.api.fields import Fields
 from ingress.calls.deadline import TooLate, Urgent
 from ingress.http.responses import HttpRefusal, problem_response
@@ -65,11 +65,11 @@ class StatusCheck:
 
             found = await self._urgent.run(check, until=began + self._urgent.answer_seconds)
         except HttpRefusal as refusal:
-            return refused(refusal)
+            return refusal_response(refusal)
         except Refused as error:
             return problem_response(Problem(error.code, error.detail))
         except (TooLate, NotYet, OutcomeUnknown) as error:
-            return refused(unavailable(error))
+            return refusal_response(unavailable(error))
         return JSONResponse(_body_of(found))
 
     def _prove(self, request: Request, body: bytes) -> str | None:
@@ -78,11 +78,11 @@ class StatusCheck:
         Vapi may check the calls of all organizations. Raises: HttpRefusal 401, 403.
         """
         try:
-            self._verifier.prove(request.headers, body, now=utc_now())
+            self._verifier.verify(request.headers, body, now=utc_now())
         except ForgedWebhook as error:
-            if not self._entry_point.is_open:
+            if not self._entry_point.is_configured:
                 raise refusal_for(error, str(error)) from None
-            return self._entry_point.prove(request, SCOPE).organization_id
+            return self._entry_point.authenticate(request, SCOPE).organization_id
         return None
 
 

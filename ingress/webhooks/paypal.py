@@ -32,11 +32,11 @@ class PayPalProof:
         if self._verifier.must_ask(transmission):
             with bound(correlation_id=correlation_id, source=str(Provider.PAYPAL)):
                 webhook = await to_thread.run_sync(
-                    lambda: self._verifier.prove(transmission, body, now=now),
+                    lambda: self._verifier.verify(transmission, body, now=now),
                     limiter=self._limiter,
                 )
         else:
-            webhook = self._verifier.prove(transmission, body, now=now)
+            webhook = self._verifier.verify(transmission, body, now=now)
         return Received(
             source=Provider.PAYPAL,
             external_id=webhook.external_id,

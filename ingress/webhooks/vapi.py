@@ -53,12 +53,12 @@ class VapiProof:
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received | Answered:
         began = time.monotonic()
-        sender_is_proved = self._verifier.prove_sender(delivery.headers, now=utc_now())
+        sender_is_verified = self._verifier.verify_sender(delivery.headers, now=utc_now())
         async with self._large.place(delivery) as is_large:
             try:
                 body = await self._read(delivery)
             except HttpRefusal as refusal:
-                if refusal.problem.code is BODY_TOO_LARGE and sender_is_proved:
+                if refusal.problem.code is BODY_TOO_LARGE and sender_is_verified:
                     await self._alert_large_body(delivery)
                 raise
             if is_large:
@@ -86,7 +86,7 @@ class VapiProof:
         return await read_body(delivery, media_type="application/json", bytes_max=self._bytes_max)
 
     def _prove(self, delivery: Delivery, body: bytes) -> messages.VapiMessage:
-        self._verifier.prove(delivery.headers, body, now=utc_now())
+        self._verifier.verify(delivery.headers, body, now=utc_now())
         return messages.parse(body)
 
     async def _alert_large_body(self, delivery: Delivery) -> None:

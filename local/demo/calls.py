@@ -36,7 +36,7 @@ _THREE_MINUTES = 180 * 10_000
 #: because the machine may be busy.
 TERMS = Terms(step_seconds=6, margin_seconds=8, warn_before_seconds=12)
 _AT_ONCE = 10
-#: Most further attempts of one caller.
+#: Largest number of further attempts of one caller.
 _NOTIFICATIONS_AGAIN = 5
 #: Delay of Vapi's reports about the ten calls.
 _REPORT_DELAY_SECONDS = 6

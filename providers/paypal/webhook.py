@@ -165,7 +165,7 @@ class PayPalWebhookVerifier:
             return True
         return self.certificates.cached(transmission.certificate_url) is None
 
-    def prove(self, transmission: Transmission, body: bytes, *, now: datetime) -> VerifiedWebhook:
+    def verify(self, transmission: Transmission, body: bytes, *, now: datetime) -> VerifiedWebhook:
         """Prove a message and read its envelope. Nothing is stored.
 
         Replay: the same message verifies again as long as its transmission time is fresh.

@@ -49,17 +49,17 @@ class VapiWebhookVerifier:
             hmac_secret=settings.vapi_hmac_secret.get_secret_value(),
         )
 
-    def prove(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> None:
+    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> None:
         """Verify a message. The names in `headers` must be in lower case.
 
         Replay: a genuine message verifies again, with an HMAC only within TOLERANCE_SECONDS. The
         inbox must recognize a repeat. Raises: ForgedWebhook.
         """
-        self.prove_sender(headers, now=now)
+        self.verify_sender(headers, now=now)
         if self._hmac_secret:
             self._check_hmac(headers, body)
 
-    def prove_sender(self, headers: Mapping[str, str], *, now: datetime) -> bool:
+    def verify_sender(self, headers: Mapping[str, str], *, now: datetime) -> bool:
         """Check everything that needs no body, and return whether that proves the sender.
 
         A secret proves the sender. An HMAC proves nothing without the body; only its presence and

@@ -57,7 +57,7 @@ class TwilioCall:
 
 
 def pack_call(call: TwilioCall) -> Json:
-    """Return what a restart keeps of a call."""
+    """Return the fields of a call that survive a restart."""
     return {
         "shown": call.shown,
         "began_at": wall_clock(call.answered_at),

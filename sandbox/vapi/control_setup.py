@@ -1,4 +1,4 @@
-"""Control of Vapi's setup and misbehaviour: other endpoints below /_control/vapi."""
+"""Control of Vapi's stand-in: assistants, numbers, authentication and behaviour."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class NewNumber(ControlRequest):
     leg_callback_url: str | None = None
 
 
-class Proof(ControlRequest):
+class AuthenticationChoice(ControlRequest):
     mode: Literal["bearer", "x-vapi-secret", "hmac", "none"]
     algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
     timestamp_unit: Literal["ms", "seconds"] = "ms"
@@ -72,10 +72,10 @@ class VapiSetupControl:
     async def add_assistant(self, request: Request) -> Response:
         """Create an assistant."""
         body = await parse_request(request, NewAssistant)
-        made = self._sandbox.vapi.add_assistant(
+        assistant = self._sandbox.vapi.add_assistant(
             body.name, body.max_duration_seconds, body.server_url
         )
-        return JSONResponse(made, 201)
+        return JSONResponse(assistant, 201)
 
     async def add_number(self, request: Request) -> Response:
         """Import a phone number, of a Twilio subaccount if one is given."""
@@ -84,18 +84,18 @@ class VapiSetupControl:
             return refuse("no such subaccount", 404)
         if body.assistant_id and body.assistant_id not in self._sandbox.vapi.assistants:
             return refuse("no such assistant", 404)
-        made = self._sandbox.vapi.add_number(
+        number = self._sandbox.vapi.add_number(
             body.number,
             body.twilio_sid,
             body.assistant_id,
             body.server_url,
             body.leg_callback_url,
         )
-        return JSONResponse(made.shown, 201)
+        return JSONResponse(number.shown, 201)
 
     async def set_authentication(self, request: Request) -> Response:
         """Choose how Vapi's messages are authenticated."""
-        body = await parse_request(request, Proof)
+        body = await parse_request(request, AuthenticationChoice)
         chosen = body.model_dump(include={"mode", "algorithm", "timestamp_unit"})
         self._sandbox.vapi.authentication = Authentication(**chosen)
         return JSONResponse(chosen)

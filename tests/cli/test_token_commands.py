@@ -36,8 +36,8 @@ def test_token_is_accepted_for_its_organization_and_scopes(run, state, monkeypat
     _, everything, _ = run("token", "--org", "org_one")
     _, little, _ = run("token", "--org", "org_one", "--scope", "calls:read", "--hours", "24")
     _, two, _ = run("token", "--org", "org_one", "--scope", "calls:read wallet:read")
-    proved = tokens(state / "api-keys.json", monkeypatch)
-    seen = [proved.prove(f"Bearer {one.strip()}") for one in (everything, little, two)]
+    verifier = tokens(state / "api-keys.json", monkeypatch)
+    seen = [verifier.verify(f"Bearer {one.strip()}") for one in (everything, little, two)]
     assert {one.organization_id for one in seen} == {"org_one"}
     assert [one.scopes for one in seen] == [
         {"calls:write", "calls:read", "wallet:read"},
@@ -50,11 +50,11 @@ def test_token_follows_the_settings_audience_and_issuer(run, state, monkeypatch)
     monkeypatch.setenv("API_AUDIENCE", "others")
     monkeypatch.setenv("API_ISSUER", "laptop")
     _, token, _ = run("token", "--org", "org_one")
-    proved = tokens(state / "api-keys.json", monkeypatch)
-    assert proved.prove(f"Bearer {token.strip()}").organization_id == "org_one"
+    verifier = tokens(state / "api-keys.json", monkeypatch)
+    assert verifier.verify(f"Bearer {token.strip()}").organization_id == "org_one"
     monkeypatch.setenv("API_ISSUER", "somebody")
     with pytest.raises(BadToken):
-        Tokens(load_settings()).prove(f"Bearer {token.strip()}")
+        Tokens(load_settings()).verify(f"Bearer {token.strip()}")
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", json.dumps({"keys": []})])

@@ -45,7 +45,7 @@ def end_call(run: Run, organization_id: str, call_id: str) -> None:
     if found is not None and found.facts.status is CallStatus.ENDED:
         run.record(_taking_in(run, organization_id, call_id, found))
         return
-    if not accepted or round_.at_twilio_too:
+    if not accepted or round_.always_uses_twilio:
         accepted += _end_at_twilio(run, round_)
 
     def end(session: Session) -> Later | None:

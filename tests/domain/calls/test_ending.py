@@ -123,7 +123,7 @@ def test_first_round_speaks_then_vapi_ends_the_call_then_twilio(ending):
     seen = []
     for second in range(VAPI_ROUNDS + 1):
         done = begin(ending, now=later(second))
-        seen.append((done.number, done.speaks, done.at_twilio_too, done.text))
+        seen.append((done.number, done.speaks, done.always_uses_twilio, done.text))
         end(ending, done, ["say" if done.speaks else "end"], now=later(second))
     assert seen == [
         (1, True, False, "Goodbye."),

@@ -19,12 +19,12 @@ def tokens(signer):
     return Tokens(Settings(api_jwks_file=signer.path, api_issuer=""))
 
 
-def prove(tokens: Tokens, token: str):
-    return tokens.prove(f"Bearer {token}")
+def verify(tokens: Tokens, token: str):
+    return tokens.verify(f"Bearer {token}")
 
 
 def test_genuine_token_names_its_organization_and_scopes(tokens, signer):
-    bearer = prove(tokens, signer.token("org_one", "calls:read", "wallet:read"))
+    bearer = verify(tokens, signer.token("org_one", "calls:read", "wallet:read"))
     assert (bearer.organization_id, bearer.scopes) == ("org_one", {"calls:read", "wallet:read"})
 
 
@@ -53,7 +53,7 @@ def test_token_that_is_not_for_us_now_is_refused(tokens, signer, claims):
     given = {"org": "org_one"} | claims
     token = signer.token(given.pop("org"), **given)
     with pytest.raises(BadToken):
-        prove(tokens, token)
+        verify(tokens, token)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_token_that_is_not_for_us_now_is_refused(tokens, signer, claims):
 )
 def test_text_that_is_no_token_is_refused(tokens, authorization):
     with pytest.raises(BadToken):
-        tokens.prove(authorization)
+        tokens.verify(authorization)
 
 
 def token_of_length(signer, length: int) -> str:
@@ -96,9 +96,9 @@ def token_of_length(signer, length: int) -> str:
 
 def test_genuine_token_is_refused_past_8192_characters(tokens, signer):
     longest, longer = token_of_length(signer, 8_192), token_of_length(signer, 8_193)
-    assert prove(tokens, longest).organization_id == "org_one"
+    assert verify(tokens, longest).organization_id == "org_one"
     with pytest.raises(BadToken, match="too long"):
-        prove(tokens, longer)
+        verify(tokens, longer)
 
 
 def test_another_algorithm_than_the_keys_own_is_refused(tokens, signer):
@@ -108,7 +108,7 @@ def test_another_algorithm_than_the_keys_own_is_refused(tokens, signer):
     nameless = jwt.encode(claims, signer.keys["one"], algorithm="HS256")
     for token in (unsigned, other, nameless):
         with pytest.raises(BadToken):
-            prove(tokens, token)
+            verify(tokens, token)
 
 
 def test_public_key_cannot_be_used_as_a_shared_key(tmp_path):
@@ -123,8 +123,8 @@ def test_public_key_cannot_be_used_as_a_shared_key(tmp_path):
     header = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"rsa"}').rstrip(b"=").decode()
     genuine = jwt.encode(claims, private, algorithm="RS256", headers={"kid": "rsa"})
     with pytest.raises(BadToken):
-        prove(tokens, f"{header}.{genuine.split('.', 1)[1]}")
-    assert prove(tokens, genuine).organization_id == "o"
+        verify(tokens, f"{header}.{genuine.split('.', 1)[1]}")
+    assert verify(tokens, genuine).organization_id == "o"
 
 
 @pytest.mark.parametrize(
@@ -141,14 +141,14 @@ def test_keys_of_other_types_verify_too(tmp_path, algorithm, private):
     path.write_text(json.dumps({"keys": [{**listed, "kid": "k", "alg": algorithm}]}))
     claims = {"org": "o", "aud": "holdfast", "exp": int(time.time()) + 60}
     token = jwt.encode(claims, private, algorithm=algorithm, headers={"kid": "k"})
-    assert prove(Tokens(Settings(api_jwks_file=path)), token).organization_id == "o"
+    assert verify(Tokens(Settings(api_jwks_file=path)), token).organization_id == "o"
 
 
 def test_issuer_is_required_when_one_is_set(signer):
     tokens = Tokens(Settings(api_jwks_file=signer.path, api_issuer="backend"))
     with pytest.raises(BadToken):
-        prove(tokens, signer.token("o"))
-    assert prove(tokens, signer.token("o", iss="backend")).organization_id == "o"
+        verify(tokens, signer.token("o"))
+    assert verify(tokens, signer.token("o", iss="backend")).organization_id == "o"
 
 
 def test_keys_rotate_and_a_file_that_breaks_leaves_the_last_ones(signer):
@@ -172,7 +172,7 @@ def test_keys_rotate_and_a_file_that_breaks_leaves_the_last_ones(signer):
 
 def test_every_token_is_refused_without_a_key_file(signer):
     with pytest.raises(NotConfigured):
-        Tokens(Settings()).prove(f"Bearer {signer.token('o')}")
+        Tokens(Settings()).verify(f"Bearer {signer.token('o')}")
 
 
 @pytest.mark.parametrize(

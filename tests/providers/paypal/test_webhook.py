@@ -63,7 +63,7 @@ def delivery(name: str) -> tuple[dict[str, str], bytes, str, bytes]:
 
 
 def proved(verifier: PayPalWebhookVerifier, headers: dict[str, str], body: bytes, *, now: datetime):
-    return verifier.prove(transmission_of(headers), body, now=now)
+    return verifier.verify(transmission_of(headers), body, now=now)
 
 
 def key_of(pem: bytes):

@@ -24,7 +24,7 @@ def verifier(**settings: str) -> VapiWebhookVerifier:
 def is_proved(one: VapiWebhookVerifier, body: bytes = BODY, **headers: str) -> bool:
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        one.prove(given, body, now=NOW)
+        one.verify(given, body, now=NOW)
     except ForgedWebhook:
         return False
     return True
@@ -201,7 +201,7 @@ def test_sandbox_messages_verify_and_its_forgeries_do_not(
         headers = {name.lower(): value for name, value in request.headers.items()}
         # Then only the genuine message is accepted
         if forge is None:
-            one.prove(headers, request.body, now=datetime.now(UTC))
+            one.verify(headers, request.body, now=datetime.now(UTC))
         else:
             with pytest.raises(ForgedWebhook):
-                one.prove(headers, request.body, now=datetime.now(UTC))
+                one.verify(headers, request.body, now=datetime.now(UTC))
