@@ -239,7 +239,9 @@ class World:
         return self.read(Wallet, organization_id=organization_id)[0]
 
     def brands(self, organization_id: str) -> list[Brand]:
-        return self.read(Brand, organization_id=organization_id)
+        """Read an organization's brands, the oldest first."""
+        found = self.read(Brand, organization_id=organization_id)
+        return sorted(found, key=lambda brand: brand.created_at)
 
     def subscription(self, external_id: str) -> Subscription:
         return self.read(Subscription, external_id=external_id)[0]
