@@ -149,21 +149,21 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _is_a_redis(cls, value: str) -> str:
+    def _check_redis_url(cls, value: str) -> str:
         if value:
             check_redis_address(value)
         return value
 
     @field_validator("public_url", "paypal_base_url", "twilio_base_url", "vapi_base_url")
     @classmethod
-    def _is_an_address(cls, value: str) -> str:
+    def _check_url(cls, value: str) -> str:
         if value and not value.startswith(("https://", "http://")):
             raise ValueError("must start with https:// or http://")
         return value.rstrip("/")
 
     @field_validator("paypal_webhook_id")
     @classmethod
-    def _is_an_id_of_ours(cls, value: str) -> str:
+    def _check_webhook_id(cls, value: str) -> str:
         # PayPal's simulator signs events with the literal id WEBHOOK_ID for every developer. A
         # webhook endpoint with that id would accept forged events.
         if value.upper() == "WEBHOOK_ID":

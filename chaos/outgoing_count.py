@@ -50,7 +50,7 @@ def outgoing(facts: Facts) -> Iterator[Problem]:
         cost = CALL_RATE.cost_micros(talked_ms(call)) if call is not None else 0
         facts.add(name[0], -cost)
         if call is not None and call["status"] != "ended":
-            yield _lost(name, vapi_id, "it still lives")
+            yield _lost(name, vapi_id, "the call has not ended")
         yield from _differs(known, name, vapi_id, cost)
         yield from _unmarked(facts, known, name, vapi_id)
     for name, request in facts.recorded.of("bill").items():

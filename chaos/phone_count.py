@@ -22,7 +22,7 @@ def phones(facts: Facts) -> Iterator[Problem]:
             # known.
             "SELECT c.provider_call_id, c.status IN ('ended', 'refused')"
             " OR c.settled_by = 'withdrawn',"
-            " c.cost_micros, coalesce(e.taken, 0)"
+            " c.cost_micros, coalesce(e.charged, 0)"
             " FROM calls c CROSS JOIN LATERAL (SELECT sum(amount_micros)::bigint AS taken"
             " FROM wallet_entries e WHERE e.organization_id = c.organization_id"
             " AND e.operation_key = 'call:' || c.id || ':commit' AND e.kind IN ('call', 'owed')) e"
@@ -34,29 +34,35 @@ def phones(facts: Facts) -> Iterator[Problem]:
         call = facts.calls[provider_call_id]["call"]
         cost = CALL_RATE.cost_micros(talked_ms(call))
         facts.add(organization_id, -cost)
-        yield from _differs(f"phone {provider_call_id} of {organization_id}", call, cost, known)
+        yield from _compare_call(
+            f"phone {provider_call_id} of {organization_id}", call, cost, known
+        )
     for provider_call_id in known.keys() - facts.calls.keys():
         yield Problem("doubled", f"phone {provider_call_id}: no call was made", (provider_call_id,))
 
 
-def _differs(
-    named: str, call: dict[str, Any], cost: int, known: dict[str, tuple[Any, ...]]
+def _compare_call(
+    label: str, call: dict[str, Any], cost: int, known: dict[str, tuple[Any, ...]]
 ) -> Iterator[Problem]:
     ids = (call["id"],)
     if call["status"] != "ended":
-        yield Problem("lost", f"{named}: it still lives", ids)
+        yield Problem("lost", f"{label}: the call has not ended", ids)
     elif call["id"] not in known:
         # A call that was refused, or rang while no ingress answered, has no conversation.
         if cost:
-            yield Problem("lost", f"{named}: talked for {cost}, and is not known", ids)
+            yield Problem(
+                "lost",
+                f"{label}: the conversation costs {cost}, but Holdfast has no such call",
+                ids,
+            )
     else:
-        is_over, settled, taken = known[call["id"]]
+        is_over, settled, charged = known[call["id"]]
         if not is_over or settled is None:
             text = "over" if is_over else "not over"
-            yield Problem("lost", f"{named}: {text}, settled for {settled}", ids)
-        elif taken != cost:
-            text = f"{named}: talked for {cost}, charged {taken}"
-            yield Problem("doubled" if taken > cost else "lost", text, ids)
+            yield Problem("lost", f"{label}: {text}, settled for {settled}", ids)
+        elif charged != cost:
+            text = f"{label}: talked for {cost}, charged {charged}"
+            yield Problem("doubled" if charged > cost else "lost", text, ids)
 
 
 def talked_ms(call: dict[str, Any]) -> int:

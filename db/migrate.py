@@ -35,7 +35,8 @@ def migrate(owner_url: str, revision: str = "head", *, destroy: str = "") -> str
 
     `revision` may also be "head" or "base". A downgrade that would lose rows is refused, unless
     `destroy` names the database. A database that has the revision already is not changed.
-    Concurrent migrations run in turn. Conflicts and locked tables are tried up to five times.
+    Concurrent migrations run in turn. A conflict or a locked
+    table is tried up to five times.
 
     Raises: RowsWouldBeLost, RowsDoNotFit, WrongDatabase; Alembic's CommandError for an unknown
     revision; NotYet if a table stays in use. After each of these the database is unchanged.

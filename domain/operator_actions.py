@@ -31,7 +31,7 @@ from domain.wallet.ledger import WalletOutcome, call_ledger, clamp_amount
 
 
 class CampaignNotFound(Refused):
-    """No such campaign exists, or it is not one that can run."""
+    """The campaign does not exist, or its status does not allow the action."""
 
     def __init__(self, campaign_id: str) -> None:
         super().__init__(CAMPAIGN_NOT_FOUND, campaign_id, campaign=campaign_id)

@@ -25,7 +25,7 @@ from domain.events import alert_differs, alert_too_large
 from ingress.api.endpoint import AT_ONCE_MAX, ApiEndpoint
 from ingress.api.routes import routes as api_routes
 from ingress.api.tokens import Tokens
-from ingress.calls.deadline import ANSWER_SECONDS, Urgent
+from ingress.calls.deadline import ANSWER_SECONDS, UrgentTransactions
 from ingress.calls.responses import CallAnswers
 from ingress.calls.snapshot import Snapshot
 from ingress.calls.status_check import StatusCheck
@@ -88,7 +88,7 @@ def build_app(settings: Settings, providers: Providers, limits: IngressLimits = 
     verifier = PayPalWebhookVerifier.from_settings(
         settings, providers.paypal, StoredCertificates(database)
     )
-    urgent = Urgent(settings.database_url, limits.answer_seconds)
+    urgent = UrgentTransactions(settings.database_url, limits.answer_seconds)
     snapshot = Snapshot(database)
     api = ApiEndpoint(Tokens(settings), database)
     vapi_verifier = VapiWebhookVerifier.from_settings(settings)

@@ -33,7 +33,7 @@ from workers.provider_waits import ProviderWaits
 
 #: Seconds that a process has to become ready on a busy machine.
 _READY_SECONDS = 60
-#: Seconds after which the processes' first heartbeats are no longer waited for.
+#: Longest wait for the processes' first heartbeats, in seconds.
 _SERVING_SECONDS = 120
 #: Queues and number of threads of each worker process.
 WORKERS = {
@@ -77,7 +77,7 @@ class Stack:
         self.supervisor = Supervisor(
             logs, on_exit, on_restart, _line_format(log_format or settings.log_format)
         )
-        self._keep = RestartCallbacks(on_exit, on_restart)
+        self._callbacks = RestartCallbacks(on_exit, on_restart)
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -133,7 +133,7 @@ class Stack:
                 live = {one.name for one in database.run(list_processes) if one.live}
                 faults[:] = [
                     {"kind": "process_silent", "message": f"{name} has not reported yet"}
-                    for name, row in self._expected().items()
+                    for name, row in self._registered_names().items()
                     if row not in live
                 ] or faults_at(f"{self.ingress_url}/readyz")
                 return not faults
@@ -141,7 +141,7 @@ class Stack:
             wait_until(is_serving, limit_seconds=_SERVING_SECONDS, every_seconds=0.2)
         return faults
 
-    def _expected(self) -> dict[str, str]:
+    def _registered_names(self) -> dict[str, str]:
         """Return the name in the table of processes for each process that has a heartbeat."""
         return {
             name: process_name(self.supervisor.pid(name))
@@ -173,8 +173,8 @@ class Stack:
         """Start one of WORKERS."""
         queues, threads = WORKERS[name]
         self._on_step(name)
-        named = [part for queue in queues for part in ("--queue", queue)]
-        arguments = ["cli.main", "worker", *named, "--threads", str(threads)]
+        queue_options = [part for queue in queues for part in ("--queue", queue)]
+        arguments = ["cli.main", "worker", *queue_options, "--threads", str(threads)]
         if self._waits is not None:
             arguments = ["local.worker", *worker_arguments(queues, threads, self._waits)]
         self.supervisor.start(self._process(name, arguments, stop_seconds=_WORKER_STOP_SECONDS))
@@ -193,13 +193,13 @@ class Stack:
         self.env["REDIS_URL"] = settings.redis_url
         if need_postgres or need_redis:
             self._servers = EmbeddedServers(
-                self.state, postgres=need_postgres, redis=need_redis, keep=self._keep
+                self.state, postgres=need_postgres, redis=need_redis, keep=self._callbacks
             )
-            served = self._servers.start()
-            owner_url = served.owner_url or owner_url
-            self.env["REDIS_URL"] = served.redis_url or settings.redis_url
+            server_urls = self._servers.start()
+            owner_url = server_urls.owner_url or owner_url
+            self.env["REDIS_URL"] = server_urls.redis_url or settings.redis_url
             if self._fresh:
-                _empty(served)
+                _empty_servers(server_urls)
         self.urls = prepare(settings.database_url, owner_url, self.state)
         self.env["DATABASE_URL"] = self.urls.app_url
         # No serving process ever gets the owner's address.
@@ -243,13 +243,13 @@ def _line_format(log_format: LogFormat) -> LineFormat:
     return aligned if os.environ.get("NO_COLOR") else coloured
 
 
-def _empty(served: ServerUrls) -> None:
+def _empty_servers(server_urls: ServerUrls) -> None:
     """Delete an earlier run's data of embedded servers.
 
     A server that was given by its address is never emptied.
     """
-    if served.owner_url:
-        recreate(served.owner_url)
-    if served.redis_url:
-        with contextlib.closing(connect(served.redis_url)) as client:
+    if server_urls.owner_url:
+        recreate(server_urls.owner_url)
+    if server_urls.redis_url:
+        with contextlib.closing(connect(server_urls.redis_url)) as client:
             client.flushall()

@@ -7,14 +7,14 @@ from base.problems.code import Code
 _UNSETTLED = "The provider has moved money that the ledger does not show yet."
 _NO_CHARGE = "Nothing is charged."
 
-# What the provider's answer does not fit
+# The provider's answer cannot be applied
 
 UNKNOWN_ORGANIZATION = Code(
     "UNKNOWN_ORGANIZATION",
     409,
     "The payment or subscription names no organization that Holdfast knows.",
     "Find its organization at the provider, and correct it there or in Holdfast.",
-    money="Money that arrived is not credited. A subscription opens nothing.",
+    money="Money that arrived is not credited. A subscription allows no spending.",
 )
 NOT_A_TOP_UP = Code(
     "NOT_A_TOP_UP",
@@ -27,7 +27,7 @@ PAYMENT_NOT_FOUND = Code(
     "PAYMENT_NOT_FOUND",
     404,
     "The refund or dispute is about a payment that is not known.",
-    "Nothing if the payment was no top-up. Otherwise redrive the job after the payment's.",
+    "Nothing if the payment was no top-up. Otherwise redrive the job after the payment's job.",
     money=_UNSETTLED,
 )
 PAYMENT_MISMATCH = Code(
@@ -49,14 +49,14 @@ NO_AMOUNT = Code(
     502,
     "The provider states no amount in a currency.",
     "Decide the amount, and correct the wallet.",
-    money="The dispute's amount is not taken. Its freeze stays.",
+    money="The dispute's amount is not debited. Its freeze stays.",
 )
 SEVERAL_PAYMENTS = Code(
     "SEVERAL_PAYMENTS",
     502,
     "The dispute is about several payments.",
     "Decide which part belongs to which payment, and correct the wallets.",
-    money="The dispute's amount is not taken. Its freezes stay.",
+    money="The dispute's amount is not debited. Its freezes stay.",
 )
 UNKNOWN_MOVEMENT = Code(
     "UNKNOWN_MOVEMENT",

@@ -47,13 +47,13 @@ _LINGER_SECONDS = 0.001
 class _Waiting:
     """A waiting caller: its debit, its lock, its answer, and the callers to wake next."""
 
-    __slots__ = ("answer", "behind", "debit", "lock")
+    __slots__ = ("answer", "debit", "lock", "next_to_wake")
 
     def __init__(self, debit: Debit, lock: LockType) -> None:
         self.debit = debit
         self.lock = lock
         self.answer: Answer | BaseException | None = None
-        self.behind: Iterator[_Waiting] = iter(())
+        self.next_to_wake: Iterator[_Waiting] = iter(())
 
     def resolve(self, answer: Answer | BaseException) -> None:
         self.answer = answer
@@ -76,11 +76,11 @@ class Combiner:
         self._call = CombinedCall(database_url, after_commit, longest_seconds)
         self._waiting: deque[_Waiting] = deque()
         self._locks = threading.local()
-        # The thread sleeps on `_wake`. `_wanted` is the number of waiting callers at which it is to
-        # be woken; 0 means that it is awake.
+        # The thread sleeps on `_wake`. `_wake_count` is the number of waiting callers at which it
+        # is to be woken; 0 means that it is awake.
         self._wake = allocate_lock()
         self._wake.acquire()
-        self._wanted = 0
+        self._wake_count = 0
         self._expected = 0
         # The callers of the last batch that are not yet woken.
         self._asleep: Iterator[_Waiting] = iter(())
@@ -115,12 +115,12 @@ class Combiner:
             raise DatabaseBusy("combiner: stopped, or too many debits waiting")
         waiting = _Waiting(debit, self._sleeping_lock())
         self._waiting.append(waiting)
-        if 0 < self._wanted <= len(self._waiting):
+        if 0 < self._wake_count <= len(self._waiting):
             self._notify()
         if self._ended:
             # This check must follow the append. A thread that ends first sets `_ended`, then
             # answers what still waits. In any other order a debit could be left without a thread.
-            self._begin()
+            self._start_thread()
         answered = False
         try:
             answered = waiting.lock.acquire(timeout=_ANSWER_SECONDS)
@@ -131,7 +131,7 @@ class Combiner:
                 del self._locks.lock
         if not answered:
             raise OutcomeUnknown("no answer in time from the combiner")
-        _wake_next(waiting.behind)
+        _wake_next(waiting.next_to_wake)
         answer = waiting.answer
         if isinstance(answer, BaseException):
             raise answer
@@ -158,7 +158,7 @@ class Combiner:
             lock.acquire()
         return lock
 
-    def _begin(self) -> None:
+    def _start_thread(self) -> None:
         """Start the thread, for the first time or after its death.
 
         If another caller has started it already, nothing happens.
@@ -169,7 +169,7 @@ class Combiner:
             if self._stopping:
                 _fail_all(self._take_everything(), DatabaseBusy("combiner: stopped"))
                 return
-            self._expected = self._wanted = 0
+            self._expected = self._wake_count = 0
             self._thread = threading.Thread(target=self._run, name="combiner", daemon=True)
             self._ended = False
             try:
@@ -235,12 +235,12 @@ class Combiner:
         return batch
 
     def _sleep(self, wanted: int, seconds: float) -> None:
-        self._wanted = wanted
-        # The queue is checked after `_wanted` is set. A caller that appends later sees `_wanted`
-        # and wakes this thread.
+        self._wake_count = wanted
+        # The queue is checked after `_wake_count` is set. A caller that appends later sees it and
+        # wakes this thread.
         if len(self._waiting) < wanted and not self._stopping:
             self._wake.acquire(timeout=seconds)
-        self._wanted = 0
+        self._wake_count = 0
 
     def _answer(self, batch: list[_Waiting]) -> None:
         try:
@@ -249,21 +249,21 @@ class Combiner:
             _fail_all(batch, error)
         except errors.LockNotAvailable as error:
             # One wallet is locked by another transaction. The other wallets need not wait for it.
-            if not self._answer_apart(batch, lambda one: one.debit.organization_id):
+            if not self._answer_in_groups(batch, lambda one: one.debit.organization_id):
                 _fail_all(batch, transient_error(error) or error)
         except psycopg.OperationalError as error:
             _fail_all(batch, transient_error(error) or error)
         except Exception as error:
             # One debit fails with an error of the server. It must not fail the others.
-            if not self._answer_apart(batch, id):
+            if not self._answer_in_groups(batch, id):
                 _fail_all(batch, error)
         except BaseException:
             _fail_all(batch, OutcomeUnknown("the combiner was interrupted"))
             raise
         else:
-            self._hand_out(batch, answers)
+            self._deliver_answers(batch, answers)
 
-    def _hand_out(self, batch: list[_Waiting], answers: list[Answer]) -> None:
+    def _deliver_answers(self, batch: list[_Waiting], answers: list[Answer]) -> None:
         """Deliver the answers and wake the first caller, which wakes the next one.
 
         Threads that are all woken at once would only compete for the interpreter lock.
@@ -276,7 +276,7 @@ class Combiner:
         # answers, so that every caller is woken even if the thread dies here.
         self._asleep = iter(batch)
         for one, answer in zip(batch, answers, strict=True):
-            one.answer, one.behind = answer, self._asleep
+            one.answer, one.next_to_wake = answer, self._asleep
         _wake_next(self._asleep)
 
     def _wake_all(self) -> None:
@@ -284,7 +284,7 @@ class Combiner:
         for one in self._asleep:
             one.lock.release()
 
-    def _answer_apart(self, batch: list[_Waiting], group_of: Callable[[_Waiting], Any]) -> bool:
+    def _answer_in_groups(self, batch: list[_Waiting], group_of: Callable[[_Waiting], Any]) -> bool:
         """Send each group in a separate call; return False if there is only one group."""
         groups: dict[Any, list[_Waiting]] = {}
         for one in batch:

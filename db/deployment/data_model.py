@@ -12,7 +12,7 @@ Kind = Literal["table", "column", "function", "constraint", "index"]
 
 
 class Counterpart(NamedTuple):
-    """A name of the founding documents and the object that represents it here.
+    """A name of the founding documents, and the object that represents it here.
 
     `here` has the form of its `kind`: table, table.column, function, table.constraint or index.
     """

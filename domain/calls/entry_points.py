@@ -24,7 +24,7 @@ _ID_LENGTH_MAX = 64
 
 
 class EntryPointKind(StrEnum):
-    """The kinds of entry points; a phone number is Vapi's id of it, or the number."""
+    """The kinds of entry points. A phone number is given as itself or as Vapi's id."""
 
     ASSISTANT = "assistant"
     PHONE_NUMBER = "phone_number"

@@ -40,13 +40,20 @@ def place_freeze(
     freeze is left unchanged. Raises: OrganizationNotFound, WalletNotFound; Refused UNKNOWN_REASON,
     or FREEZE_IS_MANUAL for a manual freeze.
     """
-    wanted = _reason(reason)
+    freeze_reason = _reason(reason)
     _lock(session, organization_id)
-    since = _active_since(session, organization_id, wanted, cause)
-    if since is not None and not _lifted_manually(session, organization_id, wanted, cause, since):
-        why = f"{wanted} {cause}"
+    since = _active_since(session, organization_id, freeze_reason, cause)
+    if since is not None and not _lifted_manually(
+        session, organization_id, freeze_reason, cause, since
+    ):
+        why = f"{freeze_reason} {cause}"
         wallet_freezes.freeze(
-            session, organization_id, wanted, operator=Operator(SYSTEM, why), now=now, cause=cause
+            session,
+            organization_id,
+            freeze_reason,
+            operator=Operator(SYSTEM, why),
+            now=now,
+            cause=cause,
         )
     return enforce_entitlement(session, organization_id, now)
 
@@ -59,25 +66,30 @@ def lift_freeze(
     Freezes with other causes and reasons stay. A `subscription_inactive` freeze is left to
     `enforce_entitlement`. Replay: nothing is left to lift. Raises: as place_freeze.
     """
-    wanted = _reason(reason)
+    freeze_reason = _reason(reason)
     _lock(session, organization_id)
-    derived_here = wanted is not FreezeReason.SUBSCRIPTION_INACTIVE
-    if derived_here and _active_since(session, organization_id, wanted, cause) is None:
-        why = f"{wanted} {cause} is settled"
+    derived_here = freeze_reason is not FreezeReason.SUBSCRIPTION_INACTIVE
+    if derived_here and _active_since(session, organization_id, freeze_reason, cause) is None:
+        why = f"{freeze_reason} {cause} is settled"
         wallet_freezes.unfreeze(
-            session, organization_id, wanted, operator=Operator(SYSTEM, why), now=now, cause=cause
+            session,
+            organization_id,
+            freeze_reason,
+            operator=Operator(SYSTEM, why),
+            now=now,
+            cause=cause,
         )
     return enforce_entitlement(session, organization_id, now)
 
 
 def _reason(reason: str) -> FreezeReason:
     try:
-        wanted = FreezeReason(reason)
+        freeze_reason = FreezeReason(reason)
     except ValueError:
         raise Refused(UNKNOWN_REASON, reason) from None
-    if wanted is FreezeReason.MANUAL:
-        raise Refused(FREEZE_IS_MANUAL, "a manual freeze is a person's")
-    return wanted
+    if freeze_reason is FreezeReason.MANUAL:
+        raise Refused(FREEZE_IS_MANUAL, "only an operator places or lifts a manual freeze")
+    return freeze_reason
 
 
 def _lock(session: Session, organization_id: str) -> None:
@@ -101,10 +113,10 @@ def _active_since(
         dispute = known_dispute(session, *_dispute_of(cause))
         if dispute is None:
             return None
-        concerned = {dispute.organization_id}
+        organization_ids = {dispute.organization_id}
         if dispute.state == DisputeState.REPORTED:
-            concerned |= {*dispute.named}
-        if organization_id not in concerned:
+            organization_ids |= {*dispute.named}
+        if organization_id not in organization_ids:
             return None
         return dispute.changed_at if dispute.state in _UNDECIDED else None
     if reason in _DEBTS:

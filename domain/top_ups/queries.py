@@ -12,7 +12,7 @@ from domain.top_ups.decisions import decisions_of
 from domain.top_ups.rule import State
 from domain.top_ups.settings import settings_of
 
-#: Number of decisions that are read with the settings.
+#: Number of newest decisions that are read with the settings.
 _DECISIONS = 10
 
 
@@ -35,7 +35,7 @@ class TopUpSettingsView:
 
 @dataclass(frozen=True)
 class DecisionView:
-    """A decision to top up. Its amount is the amount that was charged, once it was."""
+    """A decision to top up. Once it is charged, its amount is the charged amount."""
 
     decision_id: str
     amount_micros: int
@@ -51,7 +51,7 @@ class DecisionView:
 class TopUpView:
     """Automatic top-up: on, crossed (on, and a top-up is due), off or never_set.
 
-    `settings` is None if it was never set.
+    `settings` is None if automatic top-up was never set.
     """
 
     state: str

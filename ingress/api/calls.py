@@ -31,13 +31,13 @@ def read_call(session: Session, request: AuthorizedRequest, now: datetime) -> di
     call = call_queries.find_call(session, call_id, request.bearer.organization_id)
     if call is None:
         raise CallNotFound(call_id)
-    seen = call_queries.see_call(session, call)
+    details = call_queries.see_call(session, call)
     return {
-        **_shown(call),
-        "mergedCallIds": seen.merged,
+        **_call_fields(call),
+        "mergedCallIds": details.merged,
         "timeline": [
             {"at": one.at.isoformat(), "what": one.what, "detail": one.detail}
-            for one in seen.timeline
+            for one in details.timeline
         ],
     }
 
@@ -72,7 +72,7 @@ def read_costs(session: Session, request: AuthorizedRequest, now: datetime) -> d
     }
 
 
-def _shown(call: Call) -> dict[str, Any]:
+def _call_fields(call: Call) -> dict[str, Any]:
     from_party, to_party = parties(call)
     return {
         "callId": call.id,

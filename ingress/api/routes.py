@@ -14,7 +14,7 @@ from ingress.problems import describe_problem
 _READS_WALLET, _READS_CALLS, _WRITES_CALLS = "wallet:read", "calls:read", "calls:write"
 
 
-def routes(entry_point: ApiEndpoint) -> list[Route]:
+def routes(api: ApiEndpoint) -> list[Route]:
     """List the API's routes."""
     reads = [
         ("/api/billing/wallet", _READS_WALLET, billing.read_wallet),
@@ -28,14 +28,8 @@ def routes(entry_point: ApiEndpoint) -> list[Route]:
         ("/api/billing/commit-credits", _WRITES_CALLS, billing.commit_credits),
     ]
     return [
-        *(
-            Route(path, entry_point.endpoint(scope, work), methods=["GET"])
-            for path, scope, work in reads
-        ),
-        *(
-            Route(path, entry_point.endpoint(scope, work), methods=["POST"])
-            for path, scope, work in writes
-        ),
+        *(Route(path, api.endpoint(scope, work), methods=["GET"]) for path, scope, work in reads),
+        *(Route(path, api.endpoint(scope, work), methods=["POST"]) for path, scope, work in writes),
         Route("/problems/{code}", describe_problem, methods=["GET"]),
         Route("/api/openapi.json", _describe, methods=["GET"]),
     ]

@@ -35,7 +35,8 @@ _BEGIN = (
 )
 #: Urgent transactions at the same time in one process. Each has its own thread and connection.
 AT_ONCE_MAX = 16
-#: Longest transaction, in seconds. By then the caller has given up, and the next needs its thread.
+#: Longest transaction, in seconds. By then the caller has given up, and the next request needs
+#: the thread.
 _LONGEST_SECONDS = 4.0
 
 
@@ -68,7 +69,7 @@ class _Race(Generic[T]):
             self.is_given_up = not self.is_done
 
 
-class Urgent:
+class UrgentTransactions:
     """Short transactions that a live call waits for, isolated from all other work.
 
     A request should be answered within `answer_seconds` of its arrival.
@@ -137,21 +138,21 @@ class Urgent:
         undo: Callable[[Session, T, datetime], None] | None,
     ) -> None:
         try:
-            result = self._decide(race, fn)
+            result = self._run_transaction(race, fn)
         except BaseException as error:
             race.finish(None, error)
             return
         if not race.finish(result, None) and undo is not None:
             self._undo(undo, result)
 
-    def _decide(self, race: _Race[T], fn: Callable[[Session, datetime], T]) -> T:
+    def _run_transaction(self, race: _Race[T], fn: Callable[[Session, datetime], T]) -> T:
         try:
-            return self._database.run(lambda session: _in_time(session, fn))
+            return self._database.run(lambda session: _run_with_limits(session, fn))
         except OutcomeUnknown:
             if race.is_given_up:
                 # No caller used the result. The provider's report of the end releases the money.
                 raise
-            return self._database.run(lambda session: _in_time(session, fn))
+            return self._database.run(lambda session: _run_with_limits(session, fn))
 
     def _undo(self, undo: Callable[[Session, T, datetime], None], result: T) -> None:
         try:
@@ -161,7 +162,7 @@ class Urgent:
             log.warning("late_admission_not_undone", error=str(error))
 
 
-def _in_time(session: Session, fn: Callable[[Session, datetime], T]) -> T:
+def _run_with_limits(session: Session, fn: Callable[[Session, datetime], T]) -> T:
     # The settings apply to this transaction only, because a pooler shares the connection.
     begun = session.connection().exec_driver_sql(_BEGIN).one()
     return fn(session, begun.now)

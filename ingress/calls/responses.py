@@ -22,7 +22,7 @@ from domain.calls.pairing import fail_open_token
 from domain.calls.permission import Permission
 from domain.calls.settings import Terms
 from domain.wallet.ledger import log_refusal
-from ingress.calls.deadline import TooLate, Urgent
+from ingress.calls.deadline import TooLate, UrgentTransactions
 from ingress.calls.snapshot import KnownEntryPoint, Snapshot
 from providers.vapi.events import (
     ASSISTANT_REQUEST,
@@ -52,7 +52,7 @@ class CallAnswers:
 
     def __init__(
         self,
-        urgent: Urgent,
+        urgent: UrgentTransactions,
         snapshot: Snapshot,
         *,
         permission_seconds: float = permission.PERMISSION_SECONDS,

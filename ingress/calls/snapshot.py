@@ -23,15 +23,15 @@ from domain.calls.settings import Terms
 
 log = get_logger(__name__)
 
-#: Seconds between two reads, which is how long a change of terms may be missed here.
+#: Seconds between two reads. A change of terms takes effect here after at most this time.
 REFRESH_SECONDS = 10.0
-#: Longest wait for the first read, in seconds. Without a database the process serves anyway.
+#: Longest wait for the first read, in seconds. If it fails, the process serves without a copy.
 _FIRST_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class KnownEntryPoint:
-    """An entry point's organization and assistant, and its terms without a database."""
+    """An entry point: organization, assistant, and terms without the database."""
 
     organization_id: str
     assistant_id: str | None

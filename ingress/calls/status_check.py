@@ -22,7 +22,7 @@ from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.calls.status_check import StatusAnswer, check_status
 from ingress.api.endpoint import ApiEndpoint, body_of, object_of, refusal_response, unavailable
 from ingress.api.fields import Fields
-from ingress.calls.deadline import TooLate, Urgent
+from ingress.calls.deadline import TooLate, UrgentTransactions
 from ingress.http.responses import HttpRefusal, problem_response
 from ingress.problems import refusal_for
 from providers.errors import ForgedWebhook
@@ -40,10 +40,10 @@ class StatusCheck:
     """
 
     def __init__(
-        self, verifier: VapiWebhookVerifier, entry_point: ApiEndpoint, urgent: Urgent
+        self, verifier: VapiWebhookVerifier, api: ApiEndpoint, urgent: UrgentTransactions
     ) -> None:
         self._verifier = verifier
-        self._entry_point = entry_point
+        self._api = api
         self._urgent = urgent
 
     async def answer(self, request: Request) -> Response:
@@ -80,9 +80,9 @@ class StatusCheck:
         try:
             self._verifier.verify(request.headers, body, now=utc_now())
         except ForgedWebhook as error:
-            if not self._entry_point.is_configured:
+            if not self._api.is_configured:
                 raise refusal_for(error, str(error)) from None
-            return self._entry_point.authenticate(request, SCOPE).organization_id
+            return self._api.authenticate(request, SCOPE).organization_id
         return None
 
 

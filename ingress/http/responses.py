@@ -40,7 +40,7 @@ def problem_response(problem: Problem, headers: dict[str, str] | None = None) ->
 
 
 async def accept(send: Send, verdict: str, correlation_id: str) -> None:
-    """Answer 200 for an event that is stored, now or before, which ends retries.
+    """Answer 200 for a stored event, so that the provider does not send it again.
 
     Verdict and correlation id are our own identifiers, so that the JSON needs no escaping.
     """

@@ -65,7 +65,7 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
     """
     message = message or {}
     anomalies: list[str] = []
-    status, unknown_status = _status_of(_given("status", message, call), anomalies)
+    status, unknown_status = _status_of(_member("status", message, call), anomalies)
     if message.get("type") == "end-of-call-report":
         status, unknown_status = CallStatus.ENDED, None
     elif status is None and _has_end(message, call):
@@ -78,18 +78,18 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
     ended_at = _instant("endedAt", message, call, anomalies)
     reason = _reason(message, call, anomalies) if is_over else None
     duration_ms = _duration_ms(
-        started_at, ended_at, _given("durationSeconds", message, call), anomalies
+        started_at, ended_at, _member("durationSeconds", message, call), anomalies
     )
-    never = (
+    never_connected = (
         reason is not None
         and class_of(reason) is ReasonClass.NEVER_CONNECTED
-        and _given("startedAt", message, call) is None
+        and _member("startedAt", message, call) is None
     )
-    if never and duration_ms:
+    if never_connected and duration_ms:
         # The report contradicts itself: no one was reached, but a duration is stated.
         anomalies.append("talked_unanswered")
-        never = False
-    ours = _metadata(call)
+        never_connected = False
+    metadata = _metadata(call)
     number = object_in(message.get("phoneNumber")) or object_in(call.get("phoneNumber"))
     customer = object_in(message.get("customer")) or object_in(call.get("customer"))
     return CallFacts(
@@ -105,14 +105,14 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         our_number=number_of(number),
         their_number=number_of(customer),
         campaign_id=text_of(call.get("campaignId"), ID_LENGTH_MAX),
-        organization_id=text_of(ours.get(OUR_ORGANIZATION), ID_LENGTH_MAX),
-        call_id=text_of(ours.get(OUR_CALL), ID_LENGTH_MAX),
-        pairing_token=text_of(ours.get(OUR_TOKEN), ID_LENGTH_MAX),
+        organization_id=text_of(metadata.get(OUR_ORGANIZATION), ID_LENGTH_MAX),
+        call_id=text_of(metadata.get(OUR_CALL), ID_LENGTH_MAX),
+        pairing_token=text_of(metadata.get(OUR_TOKEN), ID_LENGTH_MAX),
         started_at=started_at,
         ended_at=ended_at,
-        duration_ms=0 if never else duration_ms if is_over else None,
+        duration_ms=0 if never_connected else duration_ms if is_over else None,
         ended_reason=reason,
-        never_connected=never,
+        never_connected=never_connected,
         platform_fault=reason is not None and is_platform_fault(reason),
         provider_cost_micros=_cost_micros(message, call, anomalies),
         unknown_status=unknown_status,
@@ -157,7 +157,7 @@ def text_of(value: object, length_max: int) -> str | None:
     return text if 0 < len(text) <= length_max else None
 
 
-def _given(name: str, message: Mapping[str, Any], call: Mapping[str, Any]) -> Any:
+def _member(name: str, message: Mapping[str, Any], call: Mapping[str, Any]) -> Any:
     """Return a member of the message, or of its copy of the call if that is null."""
     value = message.get(name)
     return call.get(name) if value is None else value
@@ -175,13 +175,13 @@ def _status_of(value: object, anomalies: list[str]) -> tuple[CallStatus | None, 
 
 
 def _has_end(message: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
-    return any(_given(name, message, call) is not None for name in ("endedAt", "endedReason"))
+    return any(_member(name, message, call) is not None for name in ("endedAt", "endedReason"))
 
 
 def _reason(
     message: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
 ) -> str | None:
-    given = _given("endedReason", message, call)
+    given = _member("endedReason", message, call)
     reason = text_of(given, _REASON_LENGTH_MAX)
     if given is not None and reason is None:
         anomalies.append("endedReason")
@@ -191,7 +191,7 @@ def _reason(
 def _instant(
     name: str, message: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
 ) -> datetime | None:
-    given = _given(name, message, call)
+    given = _member(name, message, call)
     instant = instant_of(given)
     if given is not None and instant is None:
         anomalies.append(name)
@@ -204,24 +204,24 @@ def _duration_ms(
     seconds: object,
     anomalies: list[str],
 ) -> int | None:
-    counted = _counted_ms(seconds, anomalies)
+    stated_ms = _stated_ms(seconds, anomalies)
     if started_at is None or ended_at is None:
-        return counted
+        return stated_ms
     # Whole milliseconds, computed with integers; half of one is rounded up.
-    between = ((ended_at - started_at) // timedelta(microseconds=1) + 500) // 1_000
-    if not 0 <= between <= CALL_DURATION_MS_MAX:
-        anomalies.append("negative_duration" if between < 0 else "absurd_duration")
-        return counted
-    if between == 0 and counted:
+    elapsed_ms = ((ended_at - started_at) // timedelta(microseconds=1) + 500) // 1_000
+    if not 0 <= elapsed_ms <= CALL_DURATION_MS_MAX:
+        anomalies.append("negative_duration" if elapsed_ms < 0 else "absurd_duration")
+        return stated_ms
+    if elapsed_ms == 0 and stated_ms:
         # Equal times contradict the conversation, and the stated seconds have its length.
         anomalies.append("durations_disagree")
-        return counted
-    if counted is not None and abs(counted - between) > _DIFFERENCE_MS_MAX:
+        return stated_ms
+    if stated_ms is not None and abs(stated_ms - elapsed_ms) > _DIFFERENCE_MS_MAX:
         anomalies.append("durations_disagree")
-    return between
+    return elapsed_ms
 
 
-def _counted_ms(value: object, anomalies: list[str]) -> int | None:
+def _stated_ms(value: object, anomalies: list[str]) -> int | None:
     number = _number(value)
     if number is None:
         if value is not None:
@@ -240,7 +240,7 @@ def _counted_ms(value: object, anomalies: list[str]) -> int | None:
 def _cost_micros(
     message: Mapping[str, Any], call: Mapping[str, Any], anomalies: list[str]
 ) -> int | None:
-    value = _given("cost", message, call)
+    value = _member("cost", message, call)
     number = _number(value)
     if number is None or not 0 <= number <= _COST_MAX:
         # Many messages have no cost. A cost that is null or invalid is an anomaly.

@@ -92,8 +92,8 @@ def announce(sandbox: Sandbox, content: EventContent) -> None:
 
 async def deliver(sandbox: Sandbox, content: EventContent, *, retry: bool) -> list[Json]:
     """Deliver an event to the ingress and wait for the first response."""
-    addressed = parcel(sandbox, make_event(sandbox, content))
-    return await sandbox.courier.send(addressed, copies=1, retry=retry)
+    delivery = parcel(sandbox, make_event(sandbox, content))
+    return await sandbox.courier.send(delivery, copies=1, retry=retry)
 
 
 def sign(
@@ -151,16 +151,16 @@ def steer_crc32(body: bytes, start: int, wanted: int) -> bytes:
 
     Raises: ArithmeticError if the free bits cannot produce the checksum.
     """
-    plain = zlib.crc32(body)
+    current = zlib.crc32(body)
     pivots: dict[int, tuple[int, int]] = {}
     for number in range(len(_STEERING) * 4):
-        effect = zlib.crc32(_flip(body, start, 1 << number)) ^ plain
+        effect = zlib.crc32(_flip(body, start, 1 << number)) ^ current
         effect, bits = _reduce(effect, 1 << number, pivots.get)
         if effect:
             pivots[effect.bit_length()] = (effect, bits)
-    rest, bits = _reduce(plain ^ wanted, 0, pivots.get)
+    rest, bits = _reduce(current ^ wanted, 0, pivots.get)
     if rest:
-        raise ArithmeticError("the free bits do not span the sum")
+        raise ArithmeticError("the free bits cannot produce the checksum")
     return _flip(body, start, bits)
 
 
@@ -174,8 +174,8 @@ def _reduce(
 
 def _flip(body: bytes, start: int, bits: int) -> bytes:
     changed = bytearray(body)
-    for place in range(len(_STEERING)):
-        changed[start + place] ^= bits >> (4 * place) & 0xF
+    for index in range(len(_STEERING)):
+        changed[start + index] ^= bits >> (4 * index) & 0xF
     return bytes(changed)
 
 

@@ -1,6 +1,6 @@
 """Twilio's lists: newest first, one page at a time.
 
-A client that reads only the first page is therefore noticed.
+A client that reads only the first page therefore misses items, as at Twilio.
 
 Source: Twilio's page on paging. A page token names the last item of the previous page. A change
 between two requests therefore neither hides nor repeats another item.
@@ -25,29 +25,30 @@ def page(
 
     `filters` maps a query parameter to the field that must equal its value.
     """
-    wanted = {name: request.query[name] for name in filters if name in request.query}
+    conditions = {name: request.query[name] for name in filters if name in request.query}
     size, number = _size(request.query.get("PageSize", "")), _number(request.query.get("Page", ""))
-    left = [
+    matching = [
         item
         for item in _after(items, request.query.get("PageToken", ""))
-        if all(item[filters[name]] == value for name, value in wanted.items())
+        if all(item[filters[name]] == value for name, value in conditions.items())
     ]
-    found, more = left[:size], len(left) > size
+    page_items, has_more = matching[:size], len(matching) > size
 
-    def uri(of: int, **token: str) -> str:
-        return f"{request.path}?{urlencode(wanted | {'PageSize': size, 'Page': of} | token)}"
+    def uri(page_number: int, **token: str) -> str:
+        query = conditions | {"PageSize": size, "Page": page_number} | token
+        return f"{request.path}?{urlencode(query)}"
 
     start = number * size
     body: Json = {
-        name: found,
+        name: page_items,
         "page": number,
         "page_size": size,
         "start": start,
-        "end": start + max(0, len(found) - 1),
+        "end": start + max(0, len(page_items) - 1),
         "uri": uri(number),
         "first_page_uri": uri(0),
         "next_page_uri": (
-            uri(number + 1, PageToken=_TOKEN_PREFIX + found[-1]["sid"]) if more else None
+            uri(number + 1, PageToken=_TOKEN_PREFIX + page_items[-1]["sid"]) if has_more else None
         ),
         "previous_page_uri": uri(number - 1) if number else None,
     }

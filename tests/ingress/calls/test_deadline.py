@@ -8,13 +8,13 @@ import time
 
 from sqlalchemy import text
 
-from ingress.calls.deadline import Urgent
+from ingress.calls.deadline import UrgentTransactions
 from tests.support.world import Urls
 
 
 def test_closing_waits_for_a_running_transaction(urls: Urls) -> None:
     # Given a transaction whose thread has not used its connection yet
-    urgent = Urgent(urls.app_url)
+    urgent = UrgentTransactions(urls.app_url)
     began, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work(session, now):
