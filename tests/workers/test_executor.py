@@ -14,7 +14,7 @@ from db.address import driver_url
 from db.busy import StatementTooSlow
 from db.engine import Database, clock
 from db.jobs import operator as job_operator
-from db.models import Brand, Job, JobAttempt, Organization
+from db.models import Job, JobAttempt, Organization
 from domain.jobs.staging import stage
 from domain.jobs.types import JOB_TYPES
 from tests.support.world import make_organization
@@ -350,7 +350,7 @@ def test_correlation_id_is_passed_from_the_event_to_every_job(world):
     assert chain["process_event"] == "evt_WH-7"
     assert made[chain["look_at_subscription"]].name == "process_event"
     assert made[chain["converge_twilio"]].name == "look_at_subscription"
-    assert world.read(Brand, organization_id=customer.id)[0].twilio_actual == "suspended"
+    assert world.brands(customer.id)[0].twilio_actual == "suspended"
 
 
 def test_job_that_kills_its_workers_ends_dead(world, processes):
