@@ -294,7 +294,7 @@ def test_interrupt_while_recording_the_outcome_is_not_raised(world):
     def cut_off(write):
         raise TimeLimitExceeded("too long")
 
-    run._end = cut_off
+    run._commit_outcome = cut_off
 
     # When it runs, Then the job is left for its next notification
     job_id = staged(world, OUTSIDE)
