@@ -23,7 +23,7 @@ def phones(facts: Facts) -> Iterator[Problem]:
             "SELECT c.provider_call_id, c.status IN ('ended', 'refused')"
             " OR c.settled_by = 'withdrawn',"
             " c.cost_micros, coalesce(e.charged, 0)"
-            " FROM calls c CROSS JOIN LATERAL (SELECT sum(amount_micros)::bigint AS taken"
+            " FROM calls c CROSS JOIN LATERAL (SELECT sum(amount_micros)::bigint AS charged"
             " FROM wallet_entries e WHERE e.organization_id = c.organization_id"
             " AND e.operation_key = 'call:' || c.id || ':commit' AND e.kind IN ('call', 'owed')) e"
             # Reservations that are not paired, or were merged, are counted as outgoing calls.
