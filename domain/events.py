@@ -13,7 +13,7 @@ from domain.alerts.alerts import AlertKind, Severity, raise_alert
 from domain.calls.status_updates import apply_report
 from domain.payments import disputes, payments
 
-#: Characters that an alert keeps of an error.
+#: Longest text of an error in an alert, in characters.
 _ERROR_LENGTH_MAX = 500
 
 
@@ -44,7 +44,7 @@ def apply_inbox_event(session: Session, event: LockedEvent, report: Report, now:
 def alert_unreadable(session: Session, event: LockedEvent, error: str, now: datetime) -> None:
     """Mark a verified event that cannot be parsed, and raise its alert.
 
-    It is genuine, but Holdfast cannot act on it. Its body is kept like that of any other event.
+    The event is genuine, but Holdfast cannot act on it. Its body is kept like any other event's.
     """
     event.handled_at, event.outcome = now, "malformed"
     raise_alert(
@@ -70,8 +70,8 @@ def alert_differs(
     """Raise an alert: a known event arrived again with a different body.
 
     A forged body may come with a genuine signature, because PayPal's signature covers only a CRC32
-    of the body. It covers the whole transmission id. Therefore all forgeries that reuse one
-    signature raise one alert. Replay: an active alert is not changed.
+    of the body. The signature covers the whole transmission id. All forgeries that reuse one
+    signature therefore raise one alert. Replay: an active alert is not changed.
     """
     raise_alert(
         session,
@@ -89,8 +89,8 @@ def alert_too_large(
 ) -> None:
     """Raise an alert: a verified provider's message was refused for its size.
 
-    Its report of a call is lost. The call is refreshed, or settled by our own meter. Replay: an
-    active alert is not changed.
+    The message's report of a call is lost. A job refreshes the call, or our own meter settles it.
+    Replay: an active alert is not changed.
     """
     raise_alert(
         session,

@@ -43,10 +43,11 @@ def list_actions(
     """List operator actions, newest first, that meet every given condition.
 
     `organization_id` finds actions on the organization, and on its campaigns, calls, rates, entry
-    points, alerts and jobs. An action on a job or an entry point is found as long as that row
-    exists. `subject` is the beginning of a subject, or a call's id. `by` is the operator's exact
-    name. `after` is the last id of the previous page. A page has at most PAGE_MAX actions, in the
-    order of their ids. Rows that are added meanwhile do not move the following pages.
+    points, alerts and jobs. An action on a job or an entry point is found only while that job or
+    entry point still exists. `subject` is the beginning of a subject, or a call's id. `by` is the
+    operator's exact name. `after` is the last id of the previous page. A page has at most PAGE_MAX
+    actions, in the order of their ids. Actions that are added meanwhile do not move the following
+    pages.
     """
     conditions: list[ColumnElement[bool]] = []
     if by is not None:
@@ -59,10 +60,10 @@ def list_actions(
         conditions.append(OperatorAction.id < after)
     branches: list[ColumnElement[bool]] = [true()]
     if subject is not None:
-        branches = _of_subject(subject)
+        branches = _conditions_for_subject(subject)
     if organization_id is not None:
         conditions += [or_(*branches)]
-        branches = _of_organization(organization_id)
+        branches = _conditions_for_organization(organization_id)
     size = min(limit, PAGE_MAX)
     # One query for each branch. With OR, PostgreSQL would not use the index of subjects.
     pages = [
@@ -73,7 +74,7 @@ def list_actions(
         .subquery()
         for branch in branches
     ]
-    newest_actions = aliased(OperatorAction, union(*[select(one) for one in pages]).subquery())
+    newest_actions = aliased(OperatorAction, union(*[select(page) for page in pages]).subquery())
     rows = session.scalars(select(newest_actions).order_by(newest_actions.id.desc()).limit(size))
     return [_view(row) for row in rows]
 
@@ -89,7 +90,7 @@ def actions_on(session: Session, subject: str, limit: int) -> list[OperatorActio
     return [_view(row) for row in rows[::-1]]
 
 
-def _of_organization(organization_id: str) -> list[ColumnElement[bool]]:
+def _conditions_for_organization(organization_id: str) -> list[ColumnElement[bool]]:
     """Return conditions that together find the actions on an organization."""
     campaigns = select(Campaign.id).where(Campaign.organization_id == organization_id)
     alerts = select(cast(Alert.id, Text)).where(Alert.organization_id == organization_id)
@@ -99,7 +100,7 @@ def _of_organization(organization_id: str) -> list[ColumnElement[bool]]:
     jobs = select(Job.id).where(Job.organization_id == organization_id)
     return [
         OperatorAction.subject == organization_id,
-        # Its rates and calls: the organization's id, a space, and a route or the call's id.
+        # Rates and calls have as subject the organization's id, a space, and the route or call id.
         OperatorAction.subject.startswith(f"{organization_id} ", autoescape=True),
         OperatorAction.subject.in_(campaigns),
         OperatorAction.act.startswith("alert.") & OperatorAction.subject.in_(alerts),
@@ -108,10 +109,10 @@ def _of_organization(organization_id: str) -> list[ColumnElement[bool]]:
     ]
 
 
-def _of_subject(text: str) -> list[ColumnElement[bool]]:
-    calls = select(Call.organization_id + " " + Call.id).where(Call.id == text)
+def _conditions_for_subject(subject: str) -> list[ColumnElement[bool]]:
+    calls = select(Call.organization_id + " " + Call.id).where(Call.id == subject)
     return [
-        OperatorAction.subject.startswith(text, autoescape=True),
+        OperatorAction.subject.startswith(subject, autoescape=True),
         OperatorAction.subject.in_(calls),
     ]
 

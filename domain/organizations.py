@@ -20,7 +20,7 @@ from domain.wallet.operations import open_wallet
 
 #: Longest name of an organization, brand or campaign, in characters.
 NAME_LENGTH_MAX = 200
-_SUBACCOUNT = re.compile(r"AC[0-9a-f]{32}")
+_SUBACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}")
 
 
 class InvalidName(Refused):
@@ -111,6 +111,6 @@ def _check_name(name: str) -> None:
 def _check_subaccount(session: Session, sid: str | None) -> None:
     if sid is None:
         return
-    taken = session.scalar(select(Brand.id).where(Brand.twilio_subaccount_sid == sid))
-    if not _SUBACCOUNT.fullmatch(sid) or taken is not None:
+    other_brand = session.scalar(select(Brand.id).where(Brand.twilio_subaccount_sid == sid))
+    if not _SUBACCOUNT_SID.fullmatch(sid) or other_brand is not None:
         raise InvalidSubaccount(sid)

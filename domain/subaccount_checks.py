@@ -21,13 +21,13 @@ from domain.jobs.staging import stage_many
 from domain.jobs.types import CHECK_SUBACCOUNT, CONVERGE_TWILIO
 from domain.organization_queries import require_organization
 
-#: Time between two checks of a subaccount. It leaves some hours to spare, so that each one is
-#: checked once a day.
-CHECKED_EVERY = timedelta(hours=20)
+#: Time between two checks of a subaccount. It is some hours less than a day, so that every
+#: subaccount is checked once a day.
+CHECK_INTERVAL = timedelta(hours=20)
 #: Number of ticks, one every five minutes, in which all subaccounts are checked once.
-_TICKS_FOR_ALL = 200
-#: Minimum number of checks in one tick, so that a few brands are not spread over a day.
-_CHECKS_MIN = 20
+_TICKS_PER_ROUND = 200
+#: Minimum number of checks in one tick. A few brands need not be spread over a day.
+_CHECKS_PER_TICK_MIN = 20
 
 
 class CheckOutcome(StrEnum):
@@ -54,36 +54,36 @@ class SubaccountCheck:
     subaccount: str
     outcome: CheckOutcome
     desired: str
-    #: The state before anything was changed. If this check has not read it yet, the state Twilio
-    #: last reported; None if Twilio never reported one.
+    #: The state that this check read, before anything was changed. Until then, the state that
+    #: Twilio last reported; None if Twilio never reported a state.
     found: str | None
     problem: str | None
 
 
 def stage_due_checks(session: Session, now: datetime) -> int:
-    """Stage this tick's share of the checks that are due, and return how many.
+    """Stage this tick's share of the due checks, and return their number.
 
     Brands that were checked longest ago come first. Replay: a brand whose check was staged is not
-    due again for CHECKED_EVERY.
+    due again for CHECK_INTERVAL.
     """
     with_subaccount = Brand.twilio_subaccount_sid.is_not(None)
     total = session.scalar(select(func.count()).select_from(Brand).where(with_subaccount)) or 0
-    due = session.scalars(
+    due_brands = session.scalars(
         select(Brand)
         .where(
             with_subaccount,
-            or_(Brand.twilio_checked_at.is_(None), Brand.twilio_checked_at < now - CHECKED_EVERY),
+            or_(Brand.twilio_checked_at.is_(None), Brand.twilio_checked_at < now - CHECK_INTERVAL),
         )
         .order_by(Brand.twilio_checked_at.nulls_first(), Brand.id)
-        .limit(max(_CHECKS_MIN, -(-total // _TICKS_FOR_ALL)))
+        .limit(max(_CHECKS_PER_TICK_MIN, -(-total // _TICKS_PER_ROUND)))
         # Another transaction is working on a brand whose row is locked. The next tick checks it.
         .with_for_update(key_share=True, skip_locked=True)
         .execution_options(populate_existing=True)
     ).all()
-    for brand in due:
+    for brand in due_brands:
         brand.twilio_checked_at = now
-    _stage(session, due)
-    return len(due)
+    _stage(session, due_brands)
+    return len(due_brands)
 
 
 def stage_checks(session: Session, organization_id: str | None, now: datetime) -> dict[str, str]:
@@ -93,10 +93,10 @@ def stage_checks(session: Session, organization_id: str | None, now: datetime) -
     """
     if organization_id is not None:
         require_organization(session, organization_id)
-    wanted = select(Brand).where(Brand.twilio_subaccount_sid.is_not(None)).order_by(Brand.id)
+    query = select(Brand).where(Brand.twilio_subaccount_sid.is_not(None)).order_by(Brand.id)
     if organization_id is not None:
-        wanted = wanted.where(Brand.organization_id == organization_id)
-    return _stage(session, session.scalars(wanted).all())
+        query = query.where(Brand.organization_id == organization_id)
+    return _stage(session, session.scalars(query).all())
 
 
 def _stage(session: Session, brands: Collection[Brand]) -> dict[str, str]:
@@ -122,37 +122,37 @@ def results(session: Session, job_ids: Collection[str]) -> list[SubaccountCheck]
         .order_by(Job.id)
         .execution_options(populate_existing=True)
     )
-    of_brand: dict[str, list[Job]] = defaultdict(list)
+    jobs_of_brand: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        of_brand[job.kwargs["brand_id"]].append(job)
+        jobs_of_brand[job.kwargs["brand_id"]].append(job)
     brands = session.scalars(
         select(Brand)
-        .where(Brand.id.in_(of_brand), Brand.twilio_subaccount_sid.is_not(None))
+        .where(Brand.id.in_(jobs_of_brand), Brand.twilio_subaccount_sid.is_not(None))
         .order_by(Brand.organization_id, Brand.id)
         .execution_options(populate_existing=True)
     )
-    return [_result(brand, of_brand[brand.id]) for brand in brands]
+    return [_check_result(brand, jobs_of_brand[brand.id]) for brand in brands]
 
 
-def _result(brand: Brand, jobs: list[Job]) -> SubaccountCheck:
+def _check_result(brand: Brand, jobs: list[Job]) -> SubaccountCheck:
     found_at, began_at = brand.twilio_found_at, jobs[0].staged_at
     found = brand.twilio_found if found_at is not None and found_at >= began_at else None
     return SubaccountCheck(
         brand.organization_id,
         brand.id,
         str(brand.twilio_subaccount_sid),
-        _outcome(brand, jobs, found),
+        _check_outcome(brand, jobs, found),
         brand.twilio_desired,
         found or brand.twilio_actual,
         brand.twilio_problem,
     )
 
 
-def _outcome(brand: Brand, jobs: list[Job], found: str | None) -> CheckOutcome:
+def _check_outcome(brand: Brand, jobs: list[Job], found: str | None) -> CheckOutcome:
     if any(job.ring_at is not None for job in jobs):
         return CheckOutcome.PENDING
-    unusable = brand.twilio_actual in (TwilioStatus.ABSENT, TwilioStatus.CLOSED)
-    if jobs[-1].outcome != "done" or brand.twilio_problem or unusable:
+    is_unusable = brand.twilio_actual in (TwilioStatus.ABSENT, TwilioStatus.CLOSED)
+    if jobs[-1].outcome != "done" or brand.twilio_problem or is_unusable:
         return CheckOutcome.NEEDS_PERSON
     if found is None or brand.twilio_actual != brand.twilio_desired:
         return CheckOutcome.PENDING

@@ -24,7 +24,7 @@ from domain.jobs.staging import stage
 from domain.jobs.types import CONVERGE_TWILIO
 
 #: Seconds after which a job retries, if another worker holds the lease.
-_TAKEN_WAIT_SECONDS = 1.0
+_LEASED_RETRY_SECONDS = 1.0
 #: The states that we can change. Any other state needs a person.
 CHANGEABLE = (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED)
 #: An alert about drift stays active at least this long. After that, the first read that finds the
@@ -51,15 +51,15 @@ def take_lease(
 ) -> SubaccountLease:
     """Take the lease on a brand's subaccount.
 
-    A lease that ran out without being given back means that its holder died or was cut off. A
-    request of that holder may still take effect until `unsure_seconds` from now. Raises: NotYet
-    while another worker holds the lease; BrandNotFound.
+    If the last lease ran out without being given back, its holder died or lost its connection. A
+    request of that holder may still take effect within `unsure_seconds`. Raises: NotYet while
+    another worker holds the lease; BrandNotFound.
     """
     brand = lock_brand(session, brand_id)
     if brand is None or brand.twilio_subaccount_sid is None:
         raise BrandNotFound(brand_id)
     token = new_id("lse")
-    taken = session.execute(
+    row = session.execute(
         text(
             "UPDATE brands SET twilio_lease_token = :token,"
             " twilio_lease_until = clock_timestamp() + make_interval(secs => :lease),"
@@ -74,22 +74,22 @@ def take_lease(
         ),
         {"token": token, "lease": lease_seconds, "unsure": unsure_seconds, "id": brand_id},
     ).one_or_none()
-    if taken is None:
-        raise NotYet("another worker holds the lease of this subaccount", _TAKEN_WAIT_SECONDS)
+    if row is None:
+        raise NotYet("another worker holds the lease of this subaccount", _LEASED_RETRY_SECONDS)
     return SubaccountLease(
         brand_id,
         brand.twilio_subaccount_sid,
         token,
         TwilioStatus(brand.twilio_desired),
         brand.twilio_generation,
-        taken.settled,
+        row.settled,
     )
 
 
 def note_found(
     session: Session, lease: SubaccountLease, found: TwilioStatus, now: datetime
 ) -> None:
-    """Store the state found before it is changed, so that a crash loses no drift."""
+    """Store the state found at Twilio before changing it; a crash loses no drift."""
     brand = lock_brand(session, lease.brand_id)
     if brand is None or brand.twilio_lease_token != lease.token:
         return
@@ -106,14 +106,15 @@ def record_state(
     *,
     sent_unsure_seconds: float | None = None,
 ) -> SubaccountLease | None:
-    """Store the state that Twilio reported; return a lease if another is desired.
+    """Store the state Twilio reported; return a lease if another state is desired.
 
     - None: the state is the desired one or cannot be changed, or another worker holds the lease.
-    - A `SubaccountLease`: the caller must repeat the round with it.
+    - A `SubaccountLease`: the caller must set the desired state in this lease.
 
-    The state is stored only under our token, because another holder's read is newer. If we sent a
-    request and lost the lease meanwhile, that request may have undone the other holder's change.
-    The subaccount is then unsure for `sent_unsure_seconds`, and a job reads it again.
+    The state is stored only while the row has our token, because the read of another holder is
+    newer. If we sent a request and lost the lease meanwhile, that request may have undone the other
+    holder's change. The subaccount is then unsure for `sent_unsure_seconds`, and a job reads it
+    again.
 
     Repaired drift raises an alert. A subaccount in its desired state clears the alert that it was
     unusable.
@@ -121,7 +122,7 @@ def record_state(
     brand = lock_brand(session, lease.brand_id)
     if brand is None or brand.twilio_lease_token != lease.token:
         if brand is not None and sent_unsure_seconds is not None:
-            _doubt(session, brand, sent_unsure_seconds)
+            _mark_unsure(session, brand, sent_unsure_seconds)
         return None
     brand.twilio_actual = facts.status
     brand.twilio_actual_at = now
@@ -149,7 +150,7 @@ def record_refusal(
     """Give the lease back, and alert that a person must act on the subaccount.
 
     Replay: an active alert is left unchanged. The first read that finds the desired state clears
-    it.
+    the alert.
     """
     brand = lock_brand(session, lease.brand_id)
     if brand is None or brand.twilio_lease_token != lease.token:
@@ -195,8 +196,8 @@ def stage_repair(session: Session, brand_id: str) -> None:
 def note_check(session: Session, brand_id: str, facts: SubaccountFacts, now: datetime) -> None:
     """Store what a check read without the lease, and stage a repair if it is needed.
 
-    The repair takes the lease and reads again. A read that another holder's request overtook
-    therefore changes nothing.
+    The repair takes the lease and reads again. If another worker changed the subaccount after this
+    check read it, the repair therefore changes nothing.
     """
     brand = lock_brand(session, brand_id)
     if brand is None or brand.twilio_subaccount_sid != facts.external_id:
@@ -225,13 +226,13 @@ def _update_drift_alert(session: Session, brand: Brand, now: datetime) -> None:
         if raised_at is not None and raised_at <= now - DRIFT_ALERT_KEPT:
             clear_alerts(session, AlertKind.SUBACCOUNT_DRIFTED, organization_id, sid, now=now)
         return
-    was_open = brand.twilio_drift == TwilioStatus.ACTIVE
+    was_usable = brand.twilio_drift == TwilioStatus.ACTIVE
     raise_alert(
         session,
         AlertKind.SUBACCOUNT_DRIFTED,
         organization_id,
         sid,
-        severity=Severity.CRITICAL if was_open else Severity.WARNING,
+        severity=Severity.CRITICAL if was_usable else Severity.WARNING,
         details={
             "brand": brand.id,
             "wrong_side": "twilio",
@@ -254,8 +255,8 @@ def release_lease(
 ) -> bool:
     """Give the lease back; return whether a lost request may still change the state.
 
-    The last read began `read_seconds_ago`. If a lost request could still take effect after that
-    moment, no read has shown its effect. `unsure_seconds`: how long a lost request of ours may
+    `read_seconds_ago`: when the last read began. If a lost request could still take effect after
+    that moment, no read has shown its effect. `unsure_seconds`: how long a lost request of ours may
     still take effect. `problem`: the code of a problem that a person must solve.
     """
     row = session.execute(
@@ -281,11 +282,11 @@ def release_lease(
     if row is None and unsure_seconds is not None:
         brand = lock_brand(session, lease.brand_id)
         if brand is not None:
-            _doubt(session, brand, unsure_seconds)
+            _mark_unsure(session, brand, unsure_seconds)
     return bool(row and row.unsure)
 
 
-def _doubt(session: Session, brand: Brand, unsure_seconds: float) -> None:
+def _mark_unsure(session: Session, brand: Brand, unsure_seconds: float) -> None:
     session.execute(
         text(
             "UPDATE brands SET twilio_unsure_until = clock_timestamp()"

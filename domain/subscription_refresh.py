@@ -13,12 +13,12 @@ from base.outcomes import NotYet
 from db.models import Subscription
 
 #: Seconds after which a job retries, if another worker is refreshing the subscription.
-_TAKEN_WAIT_SECONDS = 2.0
+_LEASED_RETRY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """A refresh in progress: the token of its lease, and how many reports had arrived.
+    """A refresh in progress, with its lease's token and the reports that had arrived.
 
     `leased` is False if the subscription had no row when the refresh began.
     """
@@ -35,9 +35,9 @@ def begin_refresh(
 ) -> Refresh:
     """Take the lease on refreshing one subscription.
 
-    A subscription that is not known yet has no row and therefore no lease. Of several refreshes,
-    the first to record inserts the row, and all of them read again. Raises: NotYet while another
-    worker's lease runs.
+    A subscription without a row has no lease, so several refreshes may run. The first of them that
+    records inserts the row, and all of them read again. Raises: NotYet while another worker's lease
+    runs.
     """
     refresh = Refresh(provider, external_id, new_id("lse"), 0, leased=False)
     row = session.execute(
@@ -58,13 +58,13 @@ def begin_refresh(
     ).one_or_none()
     if row is not None:
         return Refresh(provider, external_id, refresh.token, row.reports)
-    known = session.scalar(
+    subscription_id = session.scalar(
         select(Subscription.id).where(
             Subscription.provider == provider, Subscription.external_id == external_id
         )
     )
-    if known is not None:
-        raise NotYet("another refresh of this subscription is running", _TAKEN_WAIT_SECONDS)
+    if subscription_id is not None:
+        raise NotYet("another refresh of this subscription is running", _LEASED_RETRY_SECONDS)
     return refresh
 
 

@@ -12,9 +12,9 @@ from base.outcomes import Refused
 #: Seconds by which a lease outlasts the actor's own limit: the time to record the outcome.
 LEASE_MARGIN_SECONDS = 5
 #: Seconds for which a provider remembers the idempotency key of a request. A request that is sent
-#: again after that time counts as a new one. 0: the provider accepts no such key. Sources: PayPal's
-#: Subscriptions API on PayPal-Request-Id; docs.stripe.com/idempotency. The APIs of Twilio and Vapi
-#: have no such key.
+#: again after that time counts as a new one. 0: the provider accepts no idempotency key. Sources:
+#: PayPal's Subscriptions API on PayPal-Request-Id; docs.stripe.com/idempotency. The APIs of Twilio
+#: and Vapi have no idempotency key.
 KEY_KEPT_SECONDS: Mapping[Provider, int] = {
     Provider.PAYPAL: 72 * 3_600,
     Provider.STRIPE: 24 * 3_600,
@@ -29,7 +29,7 @@ class KeyForgotten(ValueError):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a job is tried. Waits double from `base_seconds` up to `cap_seconds`."""
+    """How many attempts a job has. Waits double, up to `cap_seconds`."""
 
     attempts: int
     base_seconds: float
@@ -42,7 +42,7 @@ class RetryPolicy:
     permanent: tuple[type[Exception], ...] = (Refused,)
 
     def wait_seconds(self, failures: int) -> float:
-        """Draw the wait after the nth failure; a share of it is random."""
+        """Draw the wait after this many failures; a share of the wait is random."""
         share = random.uniform(1 - self.jitter, 1.0)  # noqa: S311  # jitter, not a secret
         return self._longest_wait_seconds(failures) * share
 
@@ -59,8 +59,8 @@ class RetryPolicy:
 class JobType:
     """One kind of job. `limit_seconds` bounds one run.
 
-    `key_of` names the provider whose requests carry our idempotency key. Raises: KeyForgotten if
-    the provider may forget that key before the last attempt.
+    The job's requests to the provider `key_of` carry our idempotency key. Raises: KeyForgotten if
+    that provider may forget the key before the last attempt.
     """
 
     name: str
@@ -91,8 +91,8 @@ class JobType:
     def total_seconds(self) -> float:
         """The longest time from the start of the first attempt to the end of the last.
 
-        It assumes the longest waits, and that every attempt ends with its lease. Time for which a
-        job is postponed does not count. After such a time, an actor that sends a key must read the
-        provider's state first.
+        The sum assumes the longest waits, and that every attempt lasts as long as its lease. Time
+        for which a job is postponed does not count. An actor that sends an idempotency key must
+        therefore read the provider's state first when its job was postponed.
         """
         return self.policy.span_seconds + self.policy.attempts * self.lease_seconds

@@ -14,7 +14,7 @@ from db.jobs import operator as job_operator
 from domain.jobs.alerts import clear_job_alert
 from domain.operator_notes import record_action
 
-#: One of the three operations below.
+#: One of redrive_manually, discard_manually and run_now_manually.
 JobAction = Callable[..., None]
 
 
@@ -61,19 +61,24 @@ def run_now_manually(session: Session, job_id: str, *, operator: Operator, now: 
 
 
 def act_on_many(
-    session: Session, act: JobAction, job_ids: Iterable[str], *, operator: Operator, now: datetime
+    session: Session,
+    action: JobAction,
+    job_ids: Iterable[str],
+    *,
+    operator: Operator,
+    now: datetime,
 ) -> int:
     """Apply an operation to each job that allows it, and return how many it changed.
 
     The jobs are processed in the order of their ids, so that bulk operations of two operators do
     not deadlock.
     """
-    done = 0
+    changed_count = 0
     for job_id in sorted(job_ids):
         try:
             with session.begin_nested():
-                act(session, job_id, operator=operator, now=now)
+                action(session, job_id, operator=operator, now=now)
         except JobActImpossible:
             continue
-        done += 1
-    return done
+        changed_count += 1
+    return changed_count

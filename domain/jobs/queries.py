@@ -16,8 +16,8 @@ from db.models import Job, JobAttempt, ScheduleRow
 from domain.jobs.schedules import SCHEDULES
 from domain.operator_queries import OperatorActionView, actions_on
 
-#: Largest number of attempts and operator actions that are shown with their job: the newest ones.
-_SHOWN_MAX = 200
+#: How many of its newest attempts, and of its newest operator actions, are shown with a job.
+_ROWS_SHOWN_MAX = 200
 
 
 @dataclass(frozen=True)
@@ -103,19 +103,19 @@ def list_jobs(
 
     A page has at most search.PAGE_MAX jobs. Raises: UnboundedSearch.
     """
-    found = search.page(session, filters, after=after, limit=limit)
-    return [_summary(one) for one in found]
+    rows = search.page(session, filters, after=after, limit=limit)
+    return [_job_summary(row) for row in rows]
 
 
 def read_job(session: Session, job_id: str) -> JobView | None:
-    """Read a job with its attempts and causes; None if there is none."""
-    found = search.find(session, job_id)
-    if found is None:
+    """Read a job with its attempts and causes; None if no job has this id."""
+    row = search.find(session, job_id)
+    if row is None:
         return None
-    job = found.job
+    job = row.job
     family = search.family(session, job)
     return JobView(
-        summary=_summary(found),
+        summary=_job_summary(row),
         staged_at=job.staged_at,
         due_at=job.due_at,
         lease_until=job.lease_until,
@@ -127,17 +127,17 @@ def read_job(session: Session, job_id: str) -> JobView | None:
         cause=job.cause,
         correlation_id=job.correlation_id,
         event=family.event,
-        possible_actions=POSSIBLE.get(found.state, ()),
-        attempts=_attempts(session, job_id),
-        causes=[_brief(one) for one in family.causes],
-        related_jobs=[_brief(one) for one in family.others],
-        operator_actions=actions_on(session, job_id, _SHOWN_MAX),
+        possible_actions=POSSIBLE.get(row.state, ()),
+        attempts=_attempt_views(session, job_id),
+        causes=[_job_brief(cause) for cause in family.causes],
+        related_jobs=[_job_brief(other) for other in family.others],
+        operator_actions=actions_on(session, job_id, _ROWS_SHOWN_MAX),
     )
 
 
 def list_schedules(session: Session) -> list[ScheduleView]:
     """List the schedules by name, each with the state of its last job."""
-    names = {one.name: one.job.name for one in SCHEDULES}
+    job_names = {schedule.name: schedule.job.name for schedule in SCHEDULES}
     rows = session.execute(
         select(ScheduleRow, Job.id, STATE)
         .outerjoin(Job, Job.id == ScheduleRow.last_job_id)
@@ -147,7 +147,7 @@ def list_schedules(session: Session) -> list[ScheduleView]:
     return [
         ScheduleView(
             row.name,
-            names.get(row.name),
+            job_names.get(row.name),
             row.every_seconds,
             row.next_at,
             row.last_at,
@@ -158,12 +158,12 @@ def list_schedules(session: Session) -> list[ScheduleView]:
     ]
 
 
-def _attempts(session: Session, job_id: str) -> list[AttemptView]:
+def _attempt_views(session: Session, job_id: str) -> list[AttemptView]:
     rows = session.scalars(
         select(JobAttempt)
         .where(JobAttempt.job_id == job_id)
         .order_by(JobAttempt.attempt.desc())
-        .limit(_SHOWN_MAX)
+        .limit(_ROWS_SHOWN_MAX)
     ).all()
     return [
         AttemptView(
@@ -179,12 +179,12 @@ def _attempts(session: Session, job_id: str) -> list[AttemptView]:
     ]
 
 
-def _summary(found: Found) -> JobSummary:
-    job = found.job
+def _job_summary(row: Found) -> JobSummary:
+    job = row.job
     return JobSummary(
         job.id,
         job.name,
-        found.state,
+        row.state,
         job.queue,
         job.organization_id,
         job.kwargs,
@@ -194,5 +194,5 @@ def _summary(found: Found) -> JobSummary:
     )
 
 
-def _brief(found: Found) -> JobBrief:
-    return JobBrief(found.job.id, found.job.name, found.state)
+def _job_brief(row: Found) -> JobBrief:
+    return JobBrief(row.job.id, row.job.name, row.state)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from base.ids import new_id
-from db.jobs import schedules as rows
+from db.jobs import schedules as schedule_rows
 from db.jobs.staging import Cause, set_cause
 from domain.jobs.declaration import JobType
 from domain.jobs.staging import stage
@@ -44,23 +44,25 @@ def declare(session: Session, schedules: Iterable[Schedule] = SCHEDULES) -> None
 
     A schedule that no relay has declared for ten minutes is deleted.
     """
-    rows.declare(session, {one.name: one.every_seconds for one in schedules})
+    schedule_rows.declare(session, {each.name: each.every_seconds for each in schedules})
 
 
 def tick(session: Session, schedules: Iterable[Schedule] = SCHEDULES) -> list[str]:
     """Stage the job of each schedule that is due, and return the job ids.
 
     The same transaction sets the schedule's next time. A tick therefore happens once, however many
-    relays call this function and whichever of them die. While the last job of a schedule is not
-    over, its ticks stage no other.
+    relays call this function and whichever of them die. A tick stages no job while the schedule's
+    last job is not over.
     """
-    known = {one.name: one for one in schedules}
-    staged = []
-    for name, is_free in rows.lock_due(session, list(known)):
+    by_name = {schedule.name: schedule for schedule in schedules}
+    staged_ids = []
+    for name, last_job_is_over in schedule_rows.lock_due(session, list(by_name)):
         job_id = None
-        if is_free:
+        if last_job_is_over:
             set_cause(session, Cause(f"schedule:{name}", new_id("cor")))
-            job_id = stage(session, known[name].job, None)
-            staged.append(job_id)
-        rows.advance(session, name, every_seconds=known[name].every_seconds, job_id=job_id)
-    return staged
+            job_id = stage(session, by_name[name].job, None)
+            staged_ids.append(job_id)
+        schedule_rows.advance(
+            session, name, every_seconds=by_name[name].every_seconds, job_id=job_id
+        )
+    return staged_ids

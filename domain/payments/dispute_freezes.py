@@ -1,7 +1,7 @@
 """Place and lift the freezes of disputes and outstanding amounts, in jobs.
 
-A job carries no decision. It reads the cause, which is a dispute or an outstanding amount, again. A
-manual freeze is placed and lifted by operators only.
+Each job reads its cause (a dispute or an outstanding amount) again, and only then decides. Only an
+operator places or lifts a manual freeze.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from domain.payments.settlements import known_dispute
 from domain.wallet import freezes as wallet_freezes
 from domain.wallet.ledger import WalletNotFound
 
-_DEBTS = (FreezeReason.REFUND_SHORTFALL, FreezeReason.CALL_SHORTFALL)
-_UNDECIDED = (DisputeState.REPORTED, DisputeState.OPEN)
+_SHORTFALL_REASONS = (FreezeReason.REFUND_SHORTFALL, FreezeReason.CALL_SHORTFALL)
+_UNDECIDED_STATES = (DisputeState.REPORTED, DisputeState.OPEN)
 
 
 def cause_of_dispute(provider: Provider, external_id: str) -> str:
-    """Return the name of a dispute as the cause of a freeze."""
+    """Return the text that names a dispute as the cause of a freeze."""
     return f"{provider}:{external_id}"
 
 
@@ -36,12 +36,12 @@ def place_freeze(
 ) -> Enforcement:
     """Freeze the wallet if the cause still exists, and enforce the entitlement.
 
-    If an operator has lifted the freeze since the cause arose, none is placed. Replay: an active
-    freeze is left unchanged. Raises: OrganizationNotFound, WalletNotFound; Refused UNKNOWN_REASON,
-    or FREEZE_IS_MANUAL for a manual freeze.
+    If an operator has lifted the freeze since the cause arose, no freeze is placed. Replay: an
+    active freeze is left unchanged. Raises: OrganizationNotFound, WalletNotFound; Refused
+    UNKNOWN_REASON, or FREEZE_IS_MANUAL for a manual freeze.
     """
-    freeze_reason = _reason(reason)
-    _lock(session, organization_id)
+    freeze_reason = _parse_reason(reason)
+    _lock_organization_and_wallet(session, organization_id)
     since = _active_since(session, organization_id, freeze_reason, cause)
     if since is not None and not _lifted_manually(
         session, organization_id, freeze_reason, cause, since
@@ -64,12 +64,12 @@ def lift_freeze(
     """Lift one cause's freeze if the cause is gone, and enforce the entitlement.
 
     Freezes with other causes and reasons stay. A `subscription_inactive` freeze is left to
-    `enforce_entitlement`. Replay: nothing is left to lift. Raises: as place_freeze.
+    `enforce_entitlement`. Replay: no freeze is left to lift. Raises: the same as place_freeze.
     """
-    freeze_reason = _reason(reason)
-    _lock(session, organization_id)
-    derived_here = freeze_reason is not FreezeReason.SUBSCRIPTION_INACTIVE
-    if derived_here and _active_since(session, organization_id, freeze_reason, cause) is None:
+    freeze_reason = _parse_reason(reason)
+    _lock_organization_and_wallet(session, organization_id)
+    is_decided_here = freeze_reason is not FreezeReason.SUBSCRIPTION_INACTIVE
+    if is_decided_here and _active_since(session, organization_id, freeze_reason, cause) is None:
         why = f"{freeze_reason} {cause} is settled"
         wallet_freezes.unfreeze(
             session,
@@ -82,7 +82,7 @@ def lift_freeze(
     return enforce_entitlement(session, organization_id, now)
 
 
-def _reason(reason: str) -> FreezeReason:
+def _parse_reason(reason: str) -> FreezeReason:
     try:
         freeze_reason = FreezeReason(reason)
     except ValueError:
@@ -92,10 +92,10 @@ def _reason(reason: str) -> FreezeReason:
     return freeze_reason
 
 
-def _lock(session: Session, organization_id: str) -> None:
+def _lock_organization_and_wallet(session: Session, organization_id: str) -> None:
     """Lock the organization and the wallet, as every change of a cause does.
 
-    What is read after this cannot change until the commit.
+    The causes that the caller then reads cannot change until the commit.
     """
     lock_entitlement(session, organization_id)
     if lock_wallet(session, organization_id) is None:
@@ -105,12 +105,12 @@ def _lock(session: Session, organization_id: str) -> None:
 def _active_since(
     session: Session, organization_id: str, reason: FreezeReason, cause: str
 ) -> datetime | None:
-    """Return since when the cause exists, or None.
+    """Return since when the cause exists; None if it does not exist.
 
-    None also for a reason that `enforce_entitlement` itself decides.
+    The function also returns None for a reason that `enforce_entitlement` itself decides.
     """
     if reason is FreezeReason.DISPUTE:
-        dispute = known_dispute(session, *_dispute_of(cause))
+        dispute = known_dispute(session, *_dispute_key_of(cause))
         if dispute is None:
             return None
         organization_ids = {dispute.organization_id}
@@ -118,14 +118,14 @@ def _active_since(
             organization_ids |= {*dispute.named}
         if organization_id not in organization_ids:
             return None
-        return dispute.changed_at if dispute.state in _UNDECIDED else None
-    if reason in _DEBTS:
+        return dispute.changed_at if dispute.state in _UNDECIDED_STATES else None
+    if reason in _SHORTFALL_REASONS:
         wallet = session.get_one(Wallet, organization_id, populate_existing=True)
         return wallet.updated_at if wallet.owed_micros > 0 else None
     return None
 
 
-def _dispute_of(cause: str) -> tuple[str, str]:
+def _dispute_key_of(cause: str) -> tuple[str, str]:
     provider, _, external_id = cause.partition(":")
     return provider, external_id
 

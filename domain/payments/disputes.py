@@ -1,4 +1,4 @@
-"""Disputes: an event freezes; the provider's API moves money and lifts the freeze.
+"""Apply disputes: an event freezes; an API response moves money and unfreezes.
 
 The disputed money is withheld while the dispute is open, and returned if the dispute is won.
 """
@@ -31,20 +31,20 @@ def apply_event(session: Session, event: DisputeReport, now: datetime) -> None:
     A job freezes each organization whose payment the event names. Replay: safe; a late event of a
     dispute that the provider has closed freezes nothing.
     """
-    concerned = settlements.note_reported(session, event, now) if event.opening else []
-    for organization_id in concerned:
+    organization_ids = settlements.note_reported(session, event, now) if event.opening else []
+    for organization_id in organization_ids:
         _stage_freeze(session, FREEZE_WALLET, organization_id, event)
     stage(
         session,
         REFRESH_DISPUTE,
-        concerned[0] if len(concerned) == 1 else None,
+        organization_ids[0] if len(organization_ids) == 1 else None,
         provider=str(event.provider),
         external_id=event.external_id,
     )
 
 
 def payment_is_known(session: Session, facts: DisputeFacts) -> bool:
-    """Return whether the disputed payment is already known here."""
+    """Return whether the disputed payment is already recorded with an organization."""
     owner = settlements.payment_owner(session, facts.provider, facts.payment_external_id)
     return owner is not None
 
@@ -52,11 +52,12 @@ def payment_is_known(session: Session, facts: DisputeFacts) -> bool:
 def record_dispute(
     session: Session, facts: DisputeFacts, payment: PaymentFacts | None, now: datetime
 ) -> WalletOutcome:
-    """Settle the dispute in the ledger, and stage its freeze or the lifting.
+    """Settle the dispute in the ledger, and stage a freeze or an unfreeze.
 
-    `payment` is the disputed payment, read from the provider because it was not known. It is
-    settled first. Replay: an older or repeated response moves nothing. Raises: NotATopUp,
-    PaymentNotOurs, or Refused with the ledger's own code (PAYMENT_NOT_FOUND, CURRENCY_MISMATCH, …).
+    If the disputed payment was not known, the caller reads it from the provider and passes it as
+    `payment`. That payment is settled first. Replay: an older or repeated response moves nothing.
+    Raises: NotATopUp, PaymentNotOurs, or Refused with the ledger's own code (PAYMENT_NOT_FOUND,
+    CURRENCY_MISMATCH, …).
     """
     if payment is not None:
         record_payment(session, payment, now)
@@ -64,24 +65,24 @@ def record_dispute(
     if organization_id is None:
         raise Refused(PAYMENT_NOT_FOUND, facts.payment_external_id, dispute=facts.external_id)
     lock_entitlement(session, organization_id)
-    before = settlements.known_dispute(session, facts.provider, facts.external_id)
-    state_before = before.state if before else None
+    row_before = settlements.known_dispute(session, facts.provider, facts.external_id)
+    state_before = row_before.state if row_before else None
     outcome = settlements.settle_dispute(session, organization_id, facts, now)
     if not outcome.ok:
         raise Refused(outcome.code, f"dispute {facts.external_id}", dispute=facts.external_id)
-    after = settlements.known_dispute(session, facts.provider, facts.external_id)
-    others = sorted({*after.named} - {organization_id}) if after else []
-    if after is None or after.state != state_before:
-        for other in others:
-            # The event had named another organization's payment.
-            _stage_freeze(session, UNFREEZE_WALLET, other, facts)
-    if after is not None and after.state == DisputeState.OPEN:
+    row_after = settlements.known_dispute(session, facts.provider, facts.external_id)
+    other_ids = sorted({*row_after.named} - {organization_id}) if row_after else []
+    if row_after is None or row_after.state != state_before:
+        for other_id in other_ids:
+            # The event had named this other organization's payment too.
+            _stage_freeze(session, UNFREEZE_WALLET, other_id, facts)
+    if row_after is not None and row_after.state == DisputeState.OPEN:
         _stage_freeze(session, FREEZE_WALLET, organization_id, facts)
     else:
         _stage_freeze(session, UNFREEZE_WALLET, organization_id, facts)
-        if after is None or after.state != state_before:
-            _refresh_refunds_again(session, organization_id, facts)
-    for owner in (None, organization_id, *others):
+        if row_after is None or row_after.state != state_before:
+            _stage_refund_refreshes(session, organization_id, facts)
+    for owner in (None, organization_id, *other_ids):
         clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, owner, facts.external_id, now=now)
     enforce_entitlement(session, organization_id, now)
     return outcome
@@ -96,12 +97,12 @@ def alert_unsettled(
     Replay: an active alert is left unchanged. The provider's next response that can be settled
     clears it.
     """
-    known = settlements.known_dispute(session, provider, external_id)
-    concerned = sorted({known.organization_id, *known.named}) if known else [None]
-    if known:
+    dispute = settlements.known_dispute(session, provider, external_id)
+    organization_ids = sorted({dispute.organization_id, *dispute.named}) if dispute else [None]
+    if dispute:
         # An alert without an organization may have been raised while the dispute was not known.
         clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, None, external_id, now=now)
-    for organization_id in concerned:
+    for organization_id in organization_ids:
         raise_alert(
             session,
             AlertKind.DISPUTE_UNSETTLED,
@@ -114,7 +115,7 @@ def alert_unsettled(
 
 
 def _stage_freeze(
-    session: Session, job: JobType, organization_id: str, about: DisputeReport | DisputeFacts
+    session: Session, job: JobType, organization_id: str, dispute: DisputeReport | DisputeFacts
 ) -> None:
     stage(
         session,
@@ -122,14 +123,14 @@ def _stage_freeze(
         organization_id,
         organization_id=organization_id,
         reason=str(FreezeReason.DISPUTE),
-        cause=cause_of_dispute(about.provider, about.external_id),
+        cause=cause_of_dispute(dispute.provider, dispute.external_id),
     )
 
 
-def _refresh_refunds_again(session: Session, organization_id: str, facts: DisputeFacts) -> None:
-    """Refresh the payment's refunds when a dispute ends.
+def _stage_refund_refreshes(session: Session, organization_id: str, facts: DisputeFacts) -> None:
+    """Stage a refresh of each refund of the payment, because a dispute has ended.
 
-    The provider may then undo a reversal, which no event reports.
+    The provider may then undo a reversal, and no event reports that.
     """
     for refund in settlements.refunds_of(session, facts.provider, facts.payment_external_id):
         stage(

@@ -1,4 +1,4 @@
-"""Payments: the provider's API response moves money, never an event's amounts."""
+"""Record payments with the amounts of the provider's API, never an event's."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def stage_reported_refresh(session: Session, event: PaymentReport) -> None:
 def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> WalletOutcome:
     """Settle the payment in the ledger, and enforce the entitlement that follows.
 
-    If the facts contain a refund, it is settled too, and refreshed later while it is pending.
-    Replay: known facts move nothing. Raises: NotATopUp, PaymentNotOurs, or Refused with the
-    ledger's own code (CURRENCY_MISMATCH, IDEMPOTENCY_CONFLICT, …).
+    A refund in the facts is settled too. While it is pending, a job refreshes it later. Replay:
+    known facts move nothing. Raises: NotATopUp, PaymentNotOurs, or Refused with the ledger's own
+    code (CURRENCY_MISMATCH, IDEMPOTENCY_CONFLICT, …).
     """
-    known = payment_owner(session, facts.provider, facts.external_id) is not None
-    if not facts.ordered and not known:
+    is_known = payment_owner(session, facts.provider, facts.external_id) is not None
+    if not facts.ordered and not is_known:
         # The API also returns a subscription's fee as a capture, and a refund or dispute of the fee
         # names that capture. If it were credited, the wallet would contain money that was not paid
         # into it.
@@ -68,9 +68,9 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
         raise PaymentNotOurs(facts.external_id)
     lock_entitlement(session, organization_id)
     if facts.refund is not None:
-        # Settled before the payment, so that the payment is credited without the refunded part and
-        # no money moves twice.
-        _believe(settle_refund(session, organization_id, facts, facts.refund, now), facts)
+        # The refund is settled first, so that the payment is credited without the refunded part
+        # and no money moves twice.
+        _require_settled(settle_refund(session, organization_id, facts, facts.refund, now), facts)
         if facts.refund.state is RefundState.PENDING:
             stage(
                 session,
@@ -82,7 +82,7 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
                 external_id=facts.refund.external_id,
             )
     outcome = wallets.settle(session, organization_id, facts, now)
-    _believe(outcome, facts)
+    _require_settled(outcome, facts)
     subjects = [facts.external_id, *([facts.refund.external_id] if facts.refund else [])]
     for owner in (None, organization_id):
         clear_alerts(session, AlertKind.PAYMENT_UNSETTLED, owner, *subjects, now=now)
@@ -93,17 +93,18 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
 def alert_unsettled(session: Session, facts: PaymentFacts, refused: Refused, now: datetime) -> None:
     """Raise the alert of a payment that only a person can settle.
 
-    The alert belongs to the organization that the payment names, or to none if that is not ours. No
-    alert is raised for a payment that is no top-up, or of which nothing was captured. Replay: an
-    active alert is left unchanged. The provider's next response that can be settled clears it.
+    The alert belongs to the organization that the payment names. If that organization does not
+    exist, the alert has no organization. No alert is raised for a payment that is no top-up, or if
+    nothing of it was captured. Replay: an active alert is left unchanged. The provider's next
+    response that can be settled clears it.
     """
     if isinstance(refused, NotATopUp) or not facts.captured_micros:
         return
-    named = facts.organization_id and session.get(Organization, facts.organization_id)
+    organization = facts.organization_id and session.get(Organization, facts.organization_id)
     raise_alert(
         session,
         AlertKind.PAYMENT_UNSETTLED,
-        named.id if named else None,
+        organization.id if organization else None,
         facts.external_id,
         severity=Severity.CRITICAL,
         details={
@@ -121,8 +122,8 @@ def alert_unreadable(
 ) -> None:
     """Raise the alert of a payment or refund whose provider's response is unreadable.
 
-    The alert has no organization, because the response would have named it. Replay and clearing: as
-    alert_unsettled.
+    The alert has no organization, because the response would have named it. It is raised and
+    cleared like the alert of alert_unsettled.
     """
     raise_alert(
         session,
@@ -135,6 +136,6 @@ def alert_unreadable(
     )
 
 
-def _believe(outcome: WalletOutcome, facts: PaymentFacts) -> None:
+def _require_settled(outcome: WalletOutcome, facts: PaymentFacts) -> None:
     if not outcome.ok:
         raise Refused(outcome.code, f"payment {facts.external_id}", payment=facts.external_id)

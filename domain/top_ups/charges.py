@@ -1,6 +1,6 @@
-"""Charge a decided top-up: the charge begins, and the provider reports its result.
+"""Begin the charge of a decided top-up, and record the provider's result.
 
-Money moves only by the payment that the provider's API returns, in the commit that ends the
+Only a payment that the provider's API returns credits the wallet. The same commit ends the
 decision.
 """
 
@@ -37,7 +37,7 @@ class DecisionNotFound(Refused):
 
 
 class DecisionOutdated(Refused):
-    """The decision is over or may no longer be charged; nothing may be charged."""
+    """The decision is over or may no longer be charged."""
 
     def __init__(self, decision_id: str, why: str) -> None:
         super().__init__(DECISION_OUTDATED, why, decision=decision_id)
@@ -63,14 +63,14 @@ class PaymentMismatch(Refused):
 def begin_charge(
     session: Session, decision_id: str, now: datetime, *, chargeable: Collection[Provider]
 ) -> TopUpDecision:
-    """Mark a decision as being charged; from now on it does not expire.
+    """Mark a decision as being charged; a charging decision does not expire.
 
     The caller commits before it calls the provider with the decision's idempotency key. Replay: a
     decision whose charge has begun is returned again, so that a lost response can be requested with
     the same key. Raises: DecisionNotFound; DecisionOutdated if the decision is over or expired,
     automatic top-up is off, or a charge is no longer possible.
     """
-    decision = _locked(session, decision_id)
+    decision = _lock_decision(session, decision_id)
     if decision.state != State.DECIDED:
         raise DecisionOutdated(decision_id, f"it is {decision.state}")
     if decision.charging_at is not None:
@@ -92,7 +92,7 @@ def record_charged(session: Session, decision_id: str, facts: PaymentFacts, now:
     Raises: NotYet if nothing is captured yet; DecisionNotFound, PaymentMismatch; DecisionCharged if
     the decision led to another payment; and what payments.record_payment raises.
     """
-    decision = _locked(session, decision_id)
+    decision = _lock_decision(session, decision_id)
     if decision.state == State.CHARGED and decision.payment_external_id != facts.external_id:
         raise DecisionCharged(decision_id)
     if not _is_its_payment(session, decision, facts):
@@ -106,17 +106,17 @@ def record_charged(session: Session, decision_id: str, facts: PaymentFacts, now:
     decision.payment_external_id = facts.external_id
     decision.charged_micros = facts.captured_micros
     clear_alerts(session, AlertKind.TOP_UP_DECLINED, decision.organization_id, now=now)
-    _ask_after(session, decision, now + GAP, now)
+    _stage_next_evaluation(session, decision, now + GAP, now)
 
 
 def record_declined(session: Session, decision_id: str, code: str, now: datetime) -> None:
     """End a decision that the provider declined, and raise the alert.
 
-    `code` is the provider's own, cut at 200 characters. The next evaluation follows when the
-    back-off ends. Replay: a declined decision is left unchanged. Raises: DecisionNotFound;
-    DecisionCharged if the decision led to a payment.
+    `code` is the provider's own code. It is cut at 200 characters. The next evaluation is staged
+    for the end of the back-off. Replay: a declined decision is left unchanged. Raises:
+    DecisionNotFound; DecisionCharged if the decision led to a payment.
     """
-    decision = _locked(session, decision_id)
+    decision = _lock_decision(session, decision_id)
     if decision.state == State.CHARGED:
         raise DecisionCharged(decision_id)
     if decision.state == State.DECLINED:
@@ -133,33 +133,38 @@ def record_declined(session: Session, decision_id: str, code: str, now: datetime
         now=now,
     )
     session.flush()
-    retry = back_off_ends(past_of(session, decision.organization_id))
-    _ask_after(session, decision, retry or now + GAP, now)
+    retry_at = back_off_ends(past_of(session, decision.organization_id))
+    _stage_next_evaluation(session, decision, retry_at or now + GAP, now)
 
 
-def _locked(session: Session, decision_id: str) -> TopUpDecision:
-    """Read a decision under the locks that every change of it holds, in their order."""
-    found = session.get(TopUpDecision, decision_id)
-    if found is None:
+def _lock_decision(session: Session, decision_id: str) -> TopUpDecision:
+    """Lock the organization, as every change of a decision does; read the decision."""
+    decision = session.get(TopUpDecision, decision_id)
+    if decision is None:
         raise DecisionNotFound(decision_id)
-    lock_entitlement(session, found.organization_id)
-    session.refresh(found)
-    return found
+    lock_entitlement(session, decision.organization_id)
+    session.refresh(decision)
+    return decision
 
 
 def _is_its_payment(session: Session, decision: TopUpDecision, facts: PaymentFacts) -> bool:
-    other = session.scalar(
+    other_decision = session.scalar(
         select(TopUpDecision.id).where(
             TopUpDecision.provider == decision.provider,
             TopUpDecision.payment_external_id == facts.external_id,
             TopUpDecision.id != decision.id,
         )
     )
-    ours = (decision.provider, decision.organization_id, decision.currency)
-    return other is None and (str(facts.provider), facts.organization_id, facts.currency) == ours
+    expected = (decision.provider, decision.organization_id, decision.currency)
+    return (
+        other_decision is None
+        and (str(facts.provider), facts.organization_id, facts.currency) == expected
+    )
 
 
-def _ask_after(session: Session, decision: TopUpDecision, until: datetime, now: datetime) -> None:
+def _stage_next_evaluation(
+    session: Session, decision: TopUpDecision, until: datetime, now: datetime
+) -> None:
     lock_wallet(session, decision.organization_id)
     settings = session.get_one(TopUpSettings, decision.organization_id, populate_existing=True)
     if settings.enabled and not settings.armed:

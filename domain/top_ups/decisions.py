@@ -34,11 +34,11 @@ from domain.top_ups.rule import (
 )
 from domain.wallet.freezes import active_freezes
 
-#: Decisions that are read. 24 hours cannot contain more, with 100 charges and one expired decision
-#: each hour.
-_PAST_MAX = 250
-#: The only freeze under which automatic top-up still charges, because a credit can end it.
-_CHARGED_ALL_THE_SAME = {FreezeReason.CALL_SHORTFALL}
+#: How many decisions the rule reads. 24 hours cannot contain more: at most 100 charges, and one
+#: expired decision each hour.
+_PAST_DECISIONS_MAX = 250
+#: Automatic top-up charges a frozen wallet only under this freeze, because a credit can end it.
+_CHARGEABLE_FREEZES = {FreezeReason.CALL_SHORTFALL}
 
 
 def decide(
@@ -63,13 +63,13 @@ def decide(
         hindrance=hindrance_of(session, settings, chargeable, now),
     )
     if isinstance(verdict, TopUpCharge):
-        decision = _decided(session, settings, wallet, verdict.micros, now)
+        decision = _add_decision(session, settings, wallet, verdict.micros, now)
         stage_evaluation(session, settings, decision.expires_at, now)
     elif isinstance(verdict, Wait):
         stage_evaluation(session, settings, verdict.until, now)
     else:
-        # Armed without a top-up, because a level that stays crossed would never be detected again.
-        # The rule itself prevents bursts of charges.
+        # The level is armed although no top-up followed. A level that stays crossed would never be
+        # detected again. The rule itself prevents bursts of charges.
         settings.armed, settings.crossed_at = True, None
     _alert_cap(session, settings, verdict, now)
     session.flush()
@@ -82,16 +82,16 @@ def expire_decisions(
 ) -> int:
     """Expire decisions whose charge has not begun: those past their time, or all.
 
-    Return how many. The caller holds the organization's lock.
+    Return the number of expired decisions. The caller holds the organization's lock.
     """
     waiting = session.scalars(
         select(TopUpDecision)
         .filter_by(organization_id=organization_id, state=str(State.DECIDED), charging_at=None)
         .execution_options(populate_existing=True)
     ).all()
-    expired = [one for one in waiting if all_waiting or one.expires_at <= now]
-    for one in expired:
-        one.state, one.ended_at = State.EXPIRED, now
+    expired = [row for row in waiting if all_waiting or row.expires_at <= now]
+    for row in expired:
+        row.state, row.ended_at = State.EXPIRED, now
     session.flush()
     return len(expired)
 
@@ -119,47 +119,47 @@ def _terms(settings: TopUpSettings) -> TopUpTerms:
 
 
 def past_of(session: Session, organization_id: str) -> list[Past]:
-    """Return the decisions made before, in the form that the rule takes."""
+    """Return the organization's earlier decisions, in the form that the rule takes."""
     return [
         Past(
-            state=State(one.state),
-            micros=one.charged_micros or one.amount_micros,
-            decided_at=one.decided_at,
-            expires_at=one.expires_at,
-            ended_at=one.ended_at,
-            charging=one.charging_at is not None,
+            state=State(row.state),
+            micros=row.charged_micros or row.amount_micros,
+            decided_at=row.decided_at,
+            expires_at=row.expires_at,
+            ended_at=row.ended_at,
+            charging=row.charging_at is not None,
         )
-        for one in decisions_of(session, organization_id, _PAST_MAX)
+        for row in decisions_of(session, organization_id, _PAST_DECISIONS_MAX)
     ]
 
 
 def hindrance_of(
     session: Session, settings: TopUpSettings, chargeable: Collection[Provider], now: datetime
 ) -> Why | None:
-    """Return the reason why no charge is possible at all; None if there is none."""
+    """Return the reason why no charge is possible; None if a charge is possible."""
     if settings.provider not in chargeable:
         return Why.CANNOT_CHARGE
-    stopping, _ = active_freezes(session, settings.organization_id, now)
-    if {row.reason for row in stopping} - _CHARGED_ALL_THE_SAME:
+    active, _ = active_freezes(session, settings.organization_id, now)
+    if {row.reason for row in active} - _CHARGEABLE_FREEZES:
         return Why.FROZEN
     return None
 
 
-def _decided(
+def _add_decision(
     session: Session, settings: TopUpSettings, wallet: Wallet, micros: int, now: datetime
 ) -> TopUpDecision:
-    made = session.scalar(
+    earlier_count = session.scalar(
         select(func.count()).where(
             TopUpDecision.organization_id == settings.organization_id,
             TopUpDecision.crossing == settings.crossings,
         )
     )
-    nth = (made or 0) + 1
+    nth = (earlier_count or 0) + 1
     decision = TopUpDecision(
         id=new_id("top"),
         organization_id=settings.organization_id,
-        # The key is derived from the crossing and not random. If the same decision is made again,
-        # neither the unique index here nor the provider lets it charge again.
+        # The key is derived from the crossing and not random. If the same decision is made twice,
+        # the unique index here or the provider prevents the second charge.
         idempotency_key=f"topup:{settings.organization_id}:{settings.crossings}:{nth}",
         crossing=settings.crossings,
         provider=settings.provider,
@@ -179,7 +179,7 @@ def stage_evaluation(
 ) -> None:
     """Stage the next evaluation, unless one is due earlier.
 
-    Evaluations therefore never multiply.
+    At most one evaluation therefore waits.
     """
     if settings.asks_at is not None and now < settings.asks_at <= until:
         return

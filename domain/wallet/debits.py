@@ -1,4 +1,4 @@
-"""Debits at high volume: many in a transaction, or single ones that share commits.
+"""Debit at high volume: many debits in a transaction, or with shared commits.
 
 A refused debit returns its code in `outcome`, raises nothing and does not affect other debits.
 """
@@ -21,7 +21,7 @@ from domain.wallet.ledger import WalletOutcome, clamp_amount, log_refusal
 
 __all__ = ["Debit", "debit_many", "debit_now"]
 
-_CALL = text(
+_DEBIT_MANY_SQL = text(
     "SELECT outcomes, replayed, entry_nos, balances, helds, oweds, befores FROM wallet_debit_many("
     "CAST(:orgs AS text[]), CAST(:keys AS text[]), CAST(:amounts AS bigint[]),"
     " CAST(:currencies AS text[]), CAST(:counters AS text[]), :now, NULL)"
@@ -29,26 +29,26 @@ _CALL = text(
 
 
 def debit_now(database: Database, debit: Debit) -> WalletOutcome:
-    """Debit the available money in a commit that is shared with other callers.
+    """Debit the available money, in a commit shared with other callers.
 
     The function has its own transaction and returns after the commit. Inside a transaction, call
     `debit_many` instead. The instant is the database's clock. Replay: as operations.debit, also
     after OutcomeUnknown, with the same key. Refuses: INVALID_KEY (1 to 200 characters), and what
     operations.debit refuses. Text that PostgreSQL cannot store is refused as an invalid key,
     unknown wallet or wrong currency. Raises: DatabaseBusy if nothing was committed; OutcomeUnknown
-    if the caller cannot know.
+    if the commit may have happened.
     """
-    # Text that the server cannot read would fail the whole batch, which would have to be split to
-    # find the debit at fault.
-    for given, code in (
+    # Text that the server cannot store would fail the whole batch. The batch would then have to be
+    # split to find the debit at fault.
+    for value, code in (
         (debit.key, INVALID_KEY),
         (debit.organization_id, WALLET_NOT_FOUND),
         (debit.currency, CURRENCY_MISMATCH),
     ):
-        if not _is_storable(given):
+        if not _is_storable(value):
             return WalletOutcome(code, replayed=False)
-    bounded = debit._replace(amount_micros=clamp_amount(debit.amount_micros))
-    outcome = WalletOutcome(*database.combiner.debit(bounded))
+    clamped = debit._replace(amount_micros=clamp_amount(debit.amount_micros))
+    outcome = WalletOutcome(*database.combiner.debit(clamped))
     log_refusal(debit.organization_id, outcome.outcome, what="debit")
     return outcome
 
@@ -65,7 +65,7 @@ def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list
         return []
     orgs, keys, amounts, currencies, counters = map(list, zip(*debits, strict=True))
     row = session.execute(
-        _CALL,
+        _DEBIT_MANY_SQL,
         {
             "orgs": orgs,
             "keys": keys,
@@ -75,23 +75,24 @@ def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list
             "now": now,
         },
     ).one()
-    outcomes = [WalletOutcome(*answer) for answer in zip(*row, strict=True)]
-    for organization_id, one in zip(orgs, outcomes, strict=True):
-        log_refusal(organization_id, one.outcome, what="debit")
+    outcomes = [WalletOutcome(*columns) for columns in zip(*row, strict=True)]
+    for organization_id, outcome in zip(orgs, outcomes, strict=True):
+        log_refusal(organization_id, outcome.outcome, what="debit")
     for organization_id in dict.fromkeys(orgs):
         expire_row(session, Wallet, organization_id)
-    crossed = {org for org, one in zip(orgs, outcomes, strict=True) if one.crossed_zero}
+    crossed = {org for org, each in zip(orgs, outcomes, strict=True) if each.crossed_zero}
     for organization_id in sorted(crossed):
         stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
     return outcomes
 
 
-def _is_storable(given: object) -> bool:
-    """Return whether PostgreSQL can store it: text without NUL and lone surrogates."""
-    if not isinstance(given, str) or "\0" in given:
+def _is_storable(value: object) -> bool:
+    """Return whether the value is text that PostgreSQL can store."""
+    # PostgreSQL stores neither NUL nor lone surrogates.
+    if not isinstance(value, str) or "\0" in value:
         return False
     try:
-        given.encode()
+        value.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -1,8 +1,8 @@
 """Holds: money set aside for a call until it is charged or returned.
 
-SQL functions of the ledger decide and write. A refusal is returned in `outcome`, not raised.
-Amounts are in micros, 1 to 10^15. A replay returns the wallet's current figures, except for
-`commit`, which returns its first result.
+The ledger's SQL functions decide and write. A refusal is returned in `outcome`, not raised. Amounts
+are in micros, 1 to 10^15. A replay returns the wallet's current figures, except for `commit`, which
+returns its first result.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def reserve(
 ) -> WalletOutcome:
     """Set money aside for a call, from the available money.
 
-    Replay: a call has one hold. While it is open, another request for the same call returns OK and
-    changes nothing, whatever its amount. Refuses: CALL_SETTLED if the hold is no longer open.
-    IDEMPOTENCY_CONFLICT if the call or the provider's call is already paired with another one.
-    FROZEN_WALLET, INSUFFICIENT_FUNDS, INVALID_AMOUNT, INVALID_CALL (ids have 1 to 64 characters),
-    INVALID_EXPIRY (not after now), WALLET_NOT_FOUND, CURRENCY_MISMATCH.
+    Replay: a call has one hold. While the hold is open, another request for the same call returns
+    OK and changes nothing, whatever the request's amount. Refuses: CALL_SETTLED if the hold is no
+    longer open. IDEMPOTENCY_CONFLICT if the call or the provider's call is already paired with
+    another one. FROZEN_WALLET, INSUFFICIENT_FUNDS, INVALID_AMOUNT, INVALID_CALL (ids have 1 to 64
+    characters), INVALID_EXPIRY (not after now), WALLET_NOT_FOUND, CURRENCY_MISMATCH.
     """
-    outcome = _call(
+    outcome = _call_hold_function(
         session,
         "reserve_call_credits(:org, :call, :provider_call, :amount, :currency, :expires, :now)",
         organization_id,
@@ -91,12 +91,12 @@ def extend(
 
     The expiry is never brought nearer. Units: `nth` counts a hold's extensions from 1. Bounds: the
     whole hold is at most 10^15. Replay: the newest extension with the same amount, or an older one,
-    changes nothing. The newest with another amount, or one that skips a number, is an
-    IDEMPOTENCY_CONFLICT. Refuses: HOLD_NOT_FOUND, CALL_SETTLED, INVALID_EXTENSION, FROZEN_WALLET,
-    INSUFFICIENT_FUNDS, INVALID_AMOUNT, INVALID_EXPIRY, WALLET_NOT_FOUND. A hold past its expiry
-    that is still open may be extended.
+    changes nothing. The newest extension with another amount, or an extension that skips a number,
+    is an IDEMPOTENCY_CONFLICT. Refuses: HOLD_NOT_FOUND, CALL_SETTLED, INVALID_EXTENSION,
+    FROZEN_WALLET, INSUFFICIENT_FUNDS, INVALID_AMOUNT, INVALID_EXPIRY, WALLET_NOT_FOUND. A hold past
+    its expiry that is still open may be extended.
     """
-    outcome = _call(
+    outcome = _call_hold_function(
         session,
         "extend_call_credits(:org, :call, CAST(:nth AS integer), :amount, :expires, :now)",
         organization_id,
@@ -119,7 +119,7 @@ def extend_many(
 ) -> list[str]:
     """Extend many holds of one wallet in one statement, and return each one's outcome.
 
-    Each extension works as in `extend`, in the given order. A refused one does not affect the
+    Each extension works as in `extend`, in the given order. A refused extension does not affect the
     others.
     """
     row = session.execute(
@@ -130,20 +130,20 @@ def extend_many(
         ),
         {
             "org": organization_id,
-            "calls": [one.call_id for one in extensions],
-            "nths": [one.nth for one in extensions],
-            "amounts": [clamp_amount(one.amount_micros) for one in extensions],
+            "calls": [extension.call_id for extension in extensions],
+            "nths": [extension.nth for extension in extensions],
+            "amounts": [clamp_amount(extension.amount_micros) for extension in extensions],
             "expires": expires_at,
             "now": now,
         },
     ).one()
-    answer = dict(row._mapping)
-    outcomes: list[str] = answer.pop("outcomes")
+    figures = dict(row._mapping)
+    outcomes: list[str] = figures.pop("outcomes")
     expire_row(session, Wallet, organization_id)
-    for one in extensions:
-        expire_row(session, CallHold, (organization_id, one.call_id))
-    if answer["outcome"] is not None:
-        follow_up(session, organization_id, WalletOutcome(**answer))
+    for extension in extensions:
+        expire_row(session, CallHold, (organization_id, extension.call_id))
+    if figures["outcome"] is not None:
+        follow_up(session, organization_id, WalletOutcome(**figures))
     return outcomes
 
 
@@ -154,12 +154,12 @@ def put_off(
 
     Return False if the call has no open hold, or if `expires_at` is not after `now`.
     """
-    put: bool = session.execute(
+    postponed: bool = session.execute(
         text("SELECT put_off_call_hold(:org, :call, :expires, :now)"),
         {"org": organization_id, "call": call_id, "expires": expires_at, "now": now},
     ).scalar_one()
     expire_row(session, CallHold, (organization_id, call_id))
-    return put
+    return postponed
 
 
 def commit(
@@ -180,7 +180,7 @@ def commit(
     first result; another amount is an IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, INVALID_CALL,
     WALLET_NOT_FOUND, CURRENCY_MISMATCH.
     """
-    outcome = _call(
+    outcome = _call_hold_function(
         session,
         "commit_reserved_credits(:org, :call, :amount, :currency, :now)",
         organization_id,
@@ -201,7 +201,7 @@ def release(
     expired is left unchanged. Refuses: HOLD_NOT_FOUND, WALLET_NOT_FOUND; CALL_SETTLED if the call
     was charged.
     """
-    outcome = _call(
+    outcome = _call_hold_function(
         session, "release_call_credits(:org, :call, :now)", organization_id, call_id, now=now
     )
     return follow_up(session, organization_id, outcome, f"call:{call_id}:released")
@@ -210,10 +210,11 @@ def release(
 def expire(
     session: Session, organization_id: str, *, call_ids: Sequence[str], now: datetime
 ) -> list[str]:
-    """Expire the given holds that are still open and expired under the lock.
+    """Expire the holds of these calls that are open and past their expiry.
 
-    Return the ids of their calls. The returned money pays the outstanding amount first. Replay:
-    nothing is left to expire. Raises: WalletNotFound.
+    Each hold is checked under the wallet's lock. Return the calls of the expired holds. The
+    returned money pays the outstanding amount first. Replay: no hold is left to expire. Raises:
+    WalletNotFound.
     """
     row = session.execute(
         text(
@@ -222,15 +223,17 @@ def expire(
         ),
         {"org": organization_id, "calls": list(call_ids), "now": now},
     ).one()
-    answer = dict(row._mapping)
-    expired: list[str] = answer.pop("expired")
-    outcome = WalletOutcome(**answer)
+    figures = dict(row._mapping)
+    expired: list[str] = figures.pop("expired")
+    outcome = WalletOutcome(**figures)
     if not outcome.ok:
         raise WalletNotFound(organization_id)
     expire_row(session, Wallet, organization_id)
     for call_id in expired:
         expire_row(session, CallHold, (organization_id, call_id))
-    follow_up(session, organization_id, outcome, *(f"call:{one}:expired" for one in expired))
+    follow_up(
+        session, organization_id, outcome, *(f"call:{call_id}:expired" for call_id in expired)
+    )
     return expired
 
 
@@ -259,7 +262,7 @@ def hold_of_call(session: Session, organization_id: str, call_id: str) -> CallHo
     return session.get(CallHold, (organization_id, call_id), populate_existing=True)
 
 
-def _call(
+def _call_hold_function(
     session: Session, function: str, organization_id: str, call_id: str, **values: Any
 ) -> WalletOutcome:
     outcome = call_ledger(session, function, org=organization_id, call=call_id, **values)

@@ -30,8 +30,8 @@ log = get_logger(__name__)
 
 #: A parameter such as `:org`, but not a cast such as `::text`.
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
-#: Written for the driver, because it runs after every charged call and every credit.
-_NEWEST = (
+#: Written for the driver, because this statement runs after every charged call and credit.
+_ENTRY_SQL = (
     "SELECT kind, operation_key FROM wallet_entries"
     " WHERE organization_id = %(org)s AND entry_no = %(entry_no)s"
 )
@@ -104,12 +104,13 @@ def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutc
 def log_refusal(organization_id: str | None, reason: str | None, **ids: str | None) -> bool:
     """Log `spending_refused` if the reason is that the organization may not spend now.
 
-    Returns whether it was logged. `ids` names what was refused; it must hold no personal data.
+    Return whether the event was logged. `ids` names the refused work; it must hold no personal
+    data.
     """
-    is_for_funds = reason in tuple(BlockReason)
-    if is_for_funds:
+    is_spending_block = reason in tuple(BlockReason)
+    if is_spending_block:
         log.info("spending_refused", organization=organization_id, reason=reason, **ids)
-    return is_for_funds
+    return is_spending_block
 
 
 def clamp_amount(amount_micros: int) -> int:
@@ -125,9 +126,9 @@ def follow_up(
 ) -> WalletOutcome:
     """Stage the enforcement of the organization if an operation made it necessary.
 
-    It is necessary if available money crossed zero. If `keys` are given, it is also necessary if
-    the operation placed or lifted a freeze. The entry of that freeze is always the operation's
-    last. Replay: stages nothing.
+    Enforcement is necessary if available money crossed zero. If `keys` are given, it is also
+    necessary if the operation placed or lifted a freeze. The freeze's entry is always the
+    operation's last entry, and its key is one of `keys`. Replay: stages nothing.
     """
     if outcome.crossed_zero or _changed_a_freeze(session, organization_id, outcome, keys):
         stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
@@ -148,17 +149,17 @@ def _changed_a_freeze(
 ) -> bool:
     if not keys or not outcome.ok or outcome.replayed or outcome.available_before_micros is None:
         return False
-    newest = (
+    entry = (
         session.connection()
-        .exec_driver_sql(_NEWEST, {"org": organization_id, "entry_no": outcome.entry_no})
+        .exec_driver_sql(_ENTRY_SQL, {"org": organization_id, "entry_no": outcome.entry_no})
         .one()
     )
-    return newest.operation_key in keys and newest.kind in ("freeze", "unfreeze")
+    return entry.operation_key in keys and entry.kind in ("freeze", "unfreeze")
 
 
 @functools.cache
 def _driver_statement(function: str) -> str:
-    """Write the statement for the driver.
+    """Rewrite a function call with `:name` parameters as the driver's statement.
 
     SQLAlchemy would parse and compile a text() again at every call.
     """

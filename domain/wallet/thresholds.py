@@ -1,4 +1,4 @@
-"""Low-balance thresholds: if available money falls below one, an alert is raised.
+"""Set the low-balance thresholds, below which an alert is raised.
 
 The database detects a crossing (0001_thresholds.sql). In the transaction that crosses a threshold,
 it disarms the threshold and raises its alert. When a payment brings available money back to the
@@ -22,7 +22,7 @@ from db.models import Wallet, WalletThreshold
 from domain.alerts.alerts import AlertKind, clear_alerts
 from domain.wallet.ledger import WalletNotFound
 
-#: Largest number of thresholds of one wallet. One crossing may change as many rows.
+#: Largest number of thresholds of one wallet. One debit may cross all of them.
 THRESHOLDS_MAX = 10
 
 
@@ -53,29 +53,29 @@ def set_thresholds(
     operator: Operator,
     now: datetime,
 ) -> list[WalletThreshold]:
-    """Replace the wallet's thresholds by these, and return them.
+    """Replace the wallet's thresholds, and return the new ones.
 
     A threshold that was set before keeps its state, armed or crossed. The alert of a removed
     threshold is cleared. A new threshold above the available money counts as crossed at once,
     because no later crossing would raise its alert. Units: 1 to 10^15 micros. Raises:
     InvalidAmount, TooManyThresholds, OrganizationNotFound, WalletNotFound.
     """
-    wanted = set(micros)
-    if len(wanted) > THRESHOLDS_MAX:
-        raise TooManyThresholds(len(wanted))
-    for one in wanted:
-        if not 1 <= one <= AMOUNT_MICROS_MAX:
-            raise InvalidAmount(f"a threshold is 1 to {AMOUNT_MICROS_MAX} micros, not {one}")
-    _lock(session, organization_id)
+    requested = set(micros)
+    if len(requested) > THRESHOLDS_MAX:
+        raise TooManyThresholds(len(requested))
+    for threshold in requested:
+        if not 1 <= threshold <= AMOUNT_MICROS_MAX:
+            raise InvalidAmount(f"a threshold is 1 to {AMOUNT_MICROS_MAX} micros, not {threshold}")
+    _lock_wallet(session, organization_id)
     existing = {row.threshold_micros: row for row in thresholds_of(session, organization_id)}
-    removed = existing.keys() - wanted
-    for one in removed:
-        session.delete(existing[one])
-    for one in sorted(wanted - existing.keys()):
+    removed = existing.keys() - requested
+    for threshold in removed:
+        session.delete(existing[threshold])
+    for threshold in sorted(requested - existing.keys()):
         session.add(
             WalletThreshold(
                 organization_id=organization_id,
-                threshold_micros=one,
+                threshold_micros=threshold,
                 set_by=operator.name,
                 set_why=operator.reason,
                 set_at=now,
@@ -94,7 +94,7 @@ def rearm_thresholds(
     Return all thresholds. Replay: armed thresholds are left unchanged. Raises:
     OrganizationNotFound, WalletNotFound.
     """
-    wallet = _lock(session, organization_id)
+    wallet = _lock_wallet(session, organization_id)
     available = wallet.balance_micros - wallet.held_micros
     rearmed = [
         row
@@ -110,7 +110,7 @@ def rearm_thresholds(
     return _read_again(session, organization_id)
 
 
-def _lock(session: Session, organization_id: str) -> Wallet:
+def _lock_wallet(session: Session, organization_id: str) -> Wallet:
     """Lock the wallet, as every change of its thresholds must, and return it."""
     lock_organization(session, organization_id)
     wallet = lock_wallet(session, organization_id)
@@ -120,7 +120,7 @@ def _lock(session: Session, organization_id: str) -> Wallet:
 
 
 def _read_again(session: Session, organization_id: str) -> list[WalletThreshold]:
-    """Read the rows again, because triggers may have changed them and the wallet."""
+    """Read the thresholds again, because triggers may have changed their rows."""
     session.flush()
     session.expire(session.get_one(Wallet, organization_id))
     return thresholds_of(session, organization_id)

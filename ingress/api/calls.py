@@ -18,7 +18,7 @@ from ingress.api.fields import Fields
 from ingress.http.responses import HttpRefusal
 
 #: Days that a cost report covers if the request names no first day.
-_DAYS_DEFAULT = 30
+_REPORT_DAYS_DEFAULT = 30
 
 
 def read_call(session: Session, request: AuthorizedRequest, now: datetime) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def read_call(session: Session, request: AuthorizedRequest, now: datetime) -> di
         **_call_fields(call),
         "mergedCallIds": details.merged,
         "timeline": [
-            {"at": one.at.isoformat(), "what": one.what, "detail": one.detail}
-            for one in details.timeline
+            {"at": event.at.isoformat(), "what": event.what, "detail": event.detail}
+            for event in details.timeline
         ],
     }
 
@@ -48,7 +48,7 @@ def read_costs(session: Session, request: AuthorizedRequest, now: datetime) -> d
     Raises: HttpRefusal 400 for a period that is reversed or longer than DAYS_MAX.
     """
     last = request.fields.day("to") or now.date()
-    first = request.fields.day("from") or last - timedelta(days=_DAYS_DEFAULT - 1)
+    first = request.fields.day("from") or last - timedelta(days=_REPORT_DAYS_DEFAULT - 1)
     request.fields.nothing_else()
     if not 0 <= (last - first).days < call_queries.DAYS_MAX:
         raise HttpRefusal(
@@ -60,14 +60,14 @@ def read_costs(session: Session, request: AuthorizedRequest, now: datetime) -> d
     return {
         "days": [
             {
-                "day": one.day.isoformat(),
-                "calls": one.calls,
-                "seconds": one.seconds,
-                "currency": one.currency,
-                "cost": text_from_micros(one.cost_micros, one.currency),
-                "costMicros": one.cost_micros,
+                "day": day.day.isoformat(),
+                "calls": day.calls,
+                "seconds": day.seconds,
+                "currency": day.currency,
+                "cost": text_from_micros(day.cost_micros, day.currency),
+                "costMicros": day.cost_micros,
             }
-            for one in days
+            for day in days
         ]
     }
 
@@ -85,8 +85,8 @@ def _call_fields(call: Call) -> dict[str, Any]:
         "refusal": call.refusal,
         "from": from_party,
         "to": to_party,
-        "startedAt": _instant(call.started_at),
-        "endedAt": _instant(call.ended_at or call.ended_seen_at),
+        "startedAt": _isoformat(call.started_at),
+        "endedAt": _isoformat(call.ended_at or call.ended_seen_at),
         "endedReason": call.ended_reason,
         "endCause": end_code(call),
         "durationMs": call.duration_ms,
@@ -101,5 +101,5 @@ def _call_fields(call: Call) -> dict[str, Any]:
     }
 
 
-def _instant(at: datetime | None) -> str | None:
+def _isoformat(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()

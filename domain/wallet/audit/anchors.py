@@ -1,8 +1,8 @@
 """Anchors: a signed file with the head of every wallet's hash chain.
 
 A chain's head is its newest entry. The file and its signing key are kept outside the database. An
-attacker with write access to a whole chain can also remove its last entries, and the rest stays
-consistent. Only a head that is kept elsewhere reveals this.
+attacker with write access to a whole chain can also remove its last entries, and the remaining
+entries stay consistent. Only a head that is kept elsewhere reveals the removal.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from base.problems.wallet import HEADS_REFUSED
 from domain.wallet.audit.chain import Head
 
 _FORMAT = "holdfast heads 1"
-#: The beginning of the first line in every version of the format, and the form of the last line.
-_BEGINNING = b'{"format":"holdfast heads '
-_SIGNATURE = re.compile(rb'\{"hmac_sha256":"[0-9a-f]{64}"\}\n')
+#: How the first line begins in every version of the format, and the form of the last line.
+_FIRST_LINE_START = b'{"format":"holdfast heads '
+_SIGNATURE_LINE = re.compile(rb'\{"hmac_sha256":"[0-9a-f]{64}"\}\n')
 
 
 class HeadsRefused(Refused):
@@ -34,17 +34,17 @@ class HeadsRefused(Refused):
 
 def signed_heads(heads: Iterable[Head], now: datetime, key: str) -> Iterator[bytes]:
     """Write the heads as JSON lines; the last line is the HMAC of those before it."""
-    first: dict[str, Any] = {"format": _FORMAT, "at": now.astimezone(UTC).isoformat()}
-    rest = (
+    header: dict[str, Any] = {"format": _FORMAT, "at": now.astimezone(UTC).isoformat()}
+    head_records = (
         {"organization": head.organization_id, "entry_no": head.entry_no, "hash": head.hash.hex()}
         for head in heads
     )
     signature = hmac.new(key.encode(), digestmod="sha256")
-    for record in chain([first], rest):
-        line = _line(record)
+    for record in chain([header], head_records):
+        line = _json_line(record)
         signature.update(line)
         yield line
-    yield _line({"hmac_sha256": signature.hexdigest()})
+    yield _json_line({"hmac_sha256": signature.hexdigest()})
 
 
 def read_heads(raw: bytes, key: str) -> dict[str, Head]:
@@ -54,16 +54,16 @@ def read_heads(raw: bytes, key: str) -> dict[str, Head]:
     """
     lines = raw.splitlines(keepends=True)
     computed = hmac.new(key.encode(), b"".join(lines[:-1]), "sha256").hexdigest()
-    # The last line is computed and compared, not parsed, so that unsigned content is never parsed.
-    if not lines or not hmac.compare_digest(lines[-1], _line({"hmac_sha256": computed})):
+    # The last line is compared with the computed one, so that unsigned content is never parsed.
+    if not lines or not hmac.compare_digest(lines[-1], _json_line({"hmac_sha256": computed})):
         raise HeadsRefused(_why_unsigned(raw))
     try:
-        first, *rest = (json.loads(line) for line in lines[:-1])
-        if first["format"] != _FORMAT:
-            raise HeadsRefused(f"the file's format is {first['format']!r}, not {_FORMAT!r}")
+        header, *head_records = (json.loads(line) for line in lines[:-1])
+        if header["format"] != _FORMAT:
+            raise HeadsRefused(f"the file's format is {header['format']!r}, not {_FORMAT!r}")
         heads = [
             Head(record["organization"], record["entry_no"], bytes.fromhex(record["hash"]))
-            for record in rest
+            for record in head_records
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise HeadsRefused(
@@ -73,15 +73,15 @@ def read_heads(raw: bytes, key: str) -> dict[str, Head]:
 
 
 def _why_unsigned(raw: bytes) -> str:
-    """Explain why a file has no valid signature, from its first and last bytes alone."""
+    """Explain from its first and last line alone why a file has no valid signature."""
     if not raw:
         return "the file is empty"
-    if not raw.startswith(_BEGINNING):
+    if not raw.startswith(_FIRST_LINE_START):
         return "this is not a file of `verify anchor`: its first line is different"
-    if not _SIGNATURE.fullmatch(raw.splitlines(keepends=True)[-1]):
+    if not _SIGNATURE_LINE.fullmatch(raw.splitlines(keepends=True)[-1]):
         return "the end of the file is missing or changed: its last line is not a signature"
     return "the file was signed with another key, or changed since"
 
 
-def _line(record: dict[str, Any]) -> bytes:
+def _json_line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""Verify that a wallet's entries are what was once written.
+"""Verify that a wallet's entries are unchanged since they were written.
 
 The entries arrive as a stream. Every hash is computed here and not in the database, because the
 database may have been manipulated. The functions take plain values and return findings.
@@ -13,7 +13,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import NamedTuple
 
-#: The effect of a direction on the balance, as a multiple of the amount. A note has none.
+#: The effect of a direction on the balance, as a multiple of the amount. A note has no effect.
 _SIGNS = {"credit": 1, "debit": -1}
 #: The effect of an entry's kind on the outstanding amount, as a multiple of its amount.
 _OWED_SIGNS = {"owed": 1, "owed_payment": -1}
@@ -87,21 +87,21 @@ class Entry(NamedTuple):
     operation_key: str
     note: str
     created_at_micros: int
-    #: The hash covers the fields above; of those below, only `previous_hash`.
+    #: The hash covers the fields above. Of the fields below, it covers only `previous_hash`.
     balance_before_micros: int
     previous_hash: bytes
     hash: bytes
 
 
 class Backing(NamedTuple):
-    """The operation row with an entry's key; all None if there is none."""
+    """The operation row with an entry's key; all fields None without such a row."""
 
     operation: str | None
     amount_micros: int | None
     entry_no: int | None
     balance_micros: int | None
     owed_micros: int | None
-    #: Whether, without an operation, the payment, hold or rebuild that the key names exists.
+    #: Whether the key names no operation, but an existing payment, hold or rebuild.
     otherwise: bool
 
 
@@ -134,9 +134,8 @@ def entry_hash(entry: Entry) -> bytes:
 class Chain:
     """The verification of one wallet's entries, in order from the first.
 
-    It needs constant memory. After a finding, the verification continues from the values that the
-    entry has. One change is therefore reported where it is, and not again at every entry that
-    follows.
+    The verification needs constant memory. After a finding, it continues from the values of the
+    entry at fault. One change is therefore reported once, and not again at every later entry.
     """
 
     def __init__(self, organization_id: str, anchored: Head | None = None) -> None:
@@ -153,20 +152,21 @@ class Chain:
 
     def take(self, entry: Entry) -> list[Finding]:
         """Compare the next entry with all entries before it."""
-        found: list[Finding] = []
+        findings: list[Finding] = []
         if entry.entry_no < self.next_no or entry.organization_id != self.organization_id:
             expected = f"{self.organization_id} entry {self.next_no}"
             actual = f"{entry.organization_id} entry {entry.entry_no}"
             return [self._finding(entry.entry_no, What.ORDER, expected, actual)]
         if entry.entry_no > self.next_no:
-            found.append(self._missing(entry.entry_no))
-            # What the missing entries moved is unknown, so the comparisons start again after them.
+            findings.append(self._missing_finding(entry.entry_no))
+            # The amounts of the missing entries are unknown, so the comparisons start again after
+            # them.
             self._hash = self._balance = self._owed = None
         if entry.entry_no == 0:
-            found += self._opening(entry)
-        found += self._links(entry)
+            findings += self._check_opening(entry)
+        findings += self._check_hashes(entry)
         moved = _SIGNS.get(entry.direction, 0) * entry.amount_micros
-        found += self._figures(entry, moved)
+        findings += self._check_figures(entry, moved)
         if entry.kind == "debt_limit":
             limit = _DEBT_LIMIT_SET.search(entry.note)
             self._debt_limit = limit[1] if limit else "what its note says"
@@ -175,14 +175,14 @@ class Chain:
         self._balance = entry.balance_after_micros
         self._owed = entry.owed_after_micros
         self._sum += moved
-        return found
+        return findings
 
     def end(self, wallet: WalletFacts | None) -> list[Finding]:
         """Compare the wallet's row and the anchored head with the entries."""
         last = self.next_no - 1
-        found: list[Finding] = []
+        findings: list[Finding] = []
         if self._anchored is not None and last < self._anchored.entry_no:
-            found.append(
+            findings.append(
                 self._finding(
                     self._anchored.entry_no,
                     What.ANCHOR,
@@ -191,67 +191,75 @@ class Chain:
                 )
             )
         if wallet is None:
-            return [*found, self._finding(max(last, 0), What.WALLET, "a wallet", "none")]
+            return [*findings, self._finding(max(last, 0), What.WALLET, "a wallet", "none")]
         if last < 0:
             numbers = f"entries 0 to {wallet.entry_no}"
-            return [*found, self._finding(0, What.MISSING, numbers, "none")]
+            return [*findings, self._finding(0, What.MISSING, numbers, "none")]
         if wallet.entry_no != last:
             disputed = max(wallet.entry_no, last)
-            found += self._unless(disputed, What.WALLET_ENTRY, last, wallet.entry_no)
-        found += self._unless(last, What.WALLET_BALANCE, self._balance, wallet.balance_micros)
-        found += self._unless(last, What.SUM, self._balance, self._sum)
-        found += self._unless(last, What.WALLET_OWED, self._owed, wallet.owed_micros)
-        found += self._unless(last, What.WALLET_HELD, wallet.open_holds_micros, wallet.held_micros)
-        found += self._unless(
+            findings += self._find_difference(disputed, What.WALLET_ENTRY, last, wallet.entry_no)
+        findings += self._find_difference(
+            last, What.WALLET_BALANCE, self._balance, wallet.balance_micros
+        )
+        findings += self._find_difference(last, What.SUM, self._balance, self._sum)
+        findings += self._find_difference(last, What.WALLET_OWED, self._owed, wallet.owed_micros)
+        findings += self._find_difference(
+            last, What.WALLET_HELD, wallet.open_holds_micros, wallet.held_micros
+        )
+        findings += self._find_difference(
             last, What.WALLET_DEBT_LIMIT, self._debt_limit, str(wallet.debt_limit_micros)
         )
         if self._hash != wallet.head_hash:
             hashes = (_short(self._hash or b""), _short(wallet.head_hash))
-            found.append(self._finding(last, What.WALLET_HASH, *hashes))
+            findings.append(self._finding(last, What.WALLET_HASH, *hashes))
         if self._currency is not None:
-            found += self._unless(0, What.WALLET_CURRENCY, self._currency, wallet.currency)
-        return found
+            findings += self._find_difference(
+                0, What.WALLET_CURRENCY, self._currency, wallet.currency
+            )
+        return findings
 
-    def _missing(self, number: int) -> Finding:
+    def _missing_finding(self, number: int) -> Finding:
         first, last = self.next_no, number - 1
         missing = f"entry {first}" if first == last else f"entries {first} to {last}"
         return self._finding(first, What.MISSING, missing, f"entry {number}")
 
-    def _opening(self, entry: Entry) -> list[Finding]:
+    def _check_opening(self, entry: Entry) -> list[Finding]:
         self._currency = entry.counter_account
         if (entry.kind, entry.direction, entry.amount_micros) == ("opening", "note", 0):
             return []
         actual = f"{entry.kind} {entry.direction} {entry.amount_micros}"
         return [self._finding(0, What.OPENING, "opening note 0", actual)]
 
-    def _links(self, entry: Entry) -> list[Finding]:
-        found: list[Finding] = []
+    def _check_hashes(self, entry: Entry) -> list[Finding]:
+        findings: list[Finding] = []
         if self._hash is not None and entry.previous_hash != self._hash:
             hashes = (_short(self._hash), _short(entry.previous_hash))
-            found.append(self._finding(entry.entry_no, What.LINK, *hashes))
+            findings.append(self._finding(entry.entry_no, What.LINK, *hashes))
         computed = entry_hash(entry)
         if computed != entry.hash:
             hashes = (_short(computed), _short(entry.hash))
-            found.append(self._finding(entry.entry_no, What.CONTENT, *hashes))
+            findings.append(self._finding(entry.entry_no, What.CONTENT, *hashes))
         head = self._anchored
         if head is not None and head.entry_no == entry.entry_no and head.hash != entry.hash:
             hashes = (_short(head.hash), _short(entry.hash))
-            found.append(self._finding(entry.entry_no, What.ANCHOR, *hashes))
-        return found
+            findings.append(self._finding(entry.entry_no, What.ANCHOR, *hashes))
+        return findings
 
-    def _figures(self, entry: Entry, moved: int) -> list[Finding]:
+    def _check_figures(self, entry: Entry, moved: int) -> list[Finding]:
         number, before = entry.entry_no, entry.balance_before_micros
-        found = self._unless(number, What.BALANCE_BEFORE, self._balance, before)
-        found += self._unless(
+        findings = self._find_difference(number, What.BALANCE_BEFORE, self._balance, before)
+        findings += self._find_difference(
             number, What.BALANCE_AFTER, before + moved, entry.balance_after_micros
         )
         if self._owed is not None:
             owed = self._owed + _OWED_SIGNS.get(entry.kind, 0) * entry.amount_micros
-            found += self._unless(number, What.OWED, owed, entry.owed_after_micros)
-        return found
+            findings += self._find_difference(number, What.OWED, owed, entry.owed_after_micros)
+        return findings
 
-    def _unless(self, number: int, what: What, expected: object, actual: object) -> list[Finding]:
-        """Return a finding if the two differ; None as the expected value equals any other."""
+    def _find_difference(
+        self, number: int, what: What, expected: object, actual: object
+    ) -> list[Finding]:
+        """Return a finding if the values differ; None as expected matches any actual."""
         if expected is None or expected == actual:
             return []
         return [self._finding(number, what, str(expected), str(actual))]
@@ -261,7 +269,7 @@ class Chain:
 
 
 def find_unbacked(entry: Entry, backing: Backing) -> Finding | None:
-    """Report an entry whose money is not explained by what its key names.
+    """Report an entry whose key names nothing that explains the moved money.
 
     The key names an operation, a payment that was settled, a hold that was given back, or a
     rebuild. If it names an operation, the entry must also agree with that operation's recorded
@@ -285,8 +293,8 @@ def find_unbacked(entry: Entry, backing: Backing) -> Finding | None:
                 f"balance {figures[0]}, owed {figures[1]}",
                 f"balance {expected[0]}, owed {expected[1]}",
             )
-    exact = backing.operation in _EXACT_OPERATIONS and entry.kind != "owed_payment"
-    if exact and backing.amount_micros != entry.amount_micros:
+    must_be_exact = backing.operation in _EXACT_OPERATIONS and entry.kind != "owed_payment"
+    if must_be_exact and backing.amount_micros != entry.amount_micros:
         return Finding(*place, f"amount {entry.amount_micros}", f"amount {backing.amount_micros}")
     return None
 

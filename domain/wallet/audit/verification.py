@@ -1,8 +1,8 @@
-"""Verify ledgers: read wallets with their entries and check each one's chain.
+"""Verify ledgers: read wallets with their entries and check each wallet's chain.
 
 Each page is read in its own transaction, and only one page is in memory. A wallet is verified in
-its state at the start of its verification, even if it changes meanwhile. For this, its row and its
-open holds are read first, in one statement, and entries never change.
+its state at the start of its verification, even if it changes meanwhile. Its row and its open holds
+are therefore read first, in one statement. Entries never change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from domain.wallet.audit.chain import (
 )
 from domain.wallet.ledger import WalletNotFound
 
-#: Runs a function of a session in a separate transaction and returns its result.
+#: Runs a function of a session in its own transaction and returns the function's result.
 Run = Callable[[Callable[[Session], Any]], Any]
 
 #: Entries read by one statement, which then takes far less than its limit of five seconds.
@@ -37,10 +37,10 @@ PAGE_HEADS = 5_000
 #: Payments computed by one statement, each from its refunds and disputes.
 PAGE_PAYMENTS = 1_000
 
-# The next organization that has a wallet, entries or operations. Only the wallet's own foreign key
-# ties the other two to an organization, and the wallet's row may have been removed. Each part reads
-# one index; min() over a union would read all rows.
-_NEXT = """
+# Finds the next organization that has a wallet, entries or operations. Only the wallet's own
+# foreign key ties the other two to an organization, and the wallet's row may have been removed.
+# Each part reads one index; min() over a union would read all rows.
+_NEXT_ORGANIZATION_SQL = """
     SELECT least(
         (SELECT organization_id FROM wallets WHERE organization_id > :after
          ORDER BY organization_id LIMIT 1),
@@ -49,8 +49,8 @@ _NEXT = """
         (SELECT organization_id FROM wallet_operations WHERE organization_id > :after
          ORDER BY organization_id LIMIT 1))
 """
-# One statement, so that the row, its holds and its newest entry are of one instant.
-_WALLET = """
+# One statement, so that the wallet's row, its holds and its newest entry are read at one instant.
+_WALLET_SQL = """
     SELECT (SELECT max(entry_no) FROM wallet_entries WHERE organization_id = :org),
         EXISTS (SELECT FROM wallet_operations WHERE organization_id = :org),
         w.currency, w.balance_micros, w.held_micros, w.owed_micros, w.debt_limit_micros,
@@ -60,7 +60,7 @@ _WALLET = """
     FROM (SELECT) AS always LEFT JOIN wallets w ON w.organization_id = :org
 """
 # LATERAL with LIMIT reads the index once for each entry, whatever the planner estimates.
-_PAGE = r"""
+_ENTRIES_SQL = r"""
     SELECT e.organization_id, e.entry_no, e.kind, e.direction, e.amount_micros,
         e.balance_after_micros, e.owed_after_micros, e.counter_account, e.operation_key, e.note,
         (extract(epoch FROM e.created_at) * 1000000)::bigint, e.balance_before_micros,
@@ -93,8 +93,8 @@ _PAGE = r"""
           AND e.direction <> 'note' LIMIT 1) o ON true
     ORDER BY e.entry_no
 """
-# What a payment has moved, and what its row, refunds and disputes add up to, at one instant.
-_PAYMENTS = """
+# Reads the amount that a payment has moved, and the sum of its row, refunds and disputes.
+_PAYMENTS_SQL = """
     SELECT provider, kind, external_id, moved_micros,
         captured_micros - payment_taken(provider, kind, external_id)
     FROM payment_references
@@ -102,13 +102,13 @@ _PAYMENTS = """
       AND (provider, kind, external_id) > (:provider, :kind, :external_id)
     ORDER BY provider, kind, external_id LIMIT :page
 """
-#: The number of the columns of _PAGE that belong to the entry itself.
+#: How many of the first columns of _ENTRIES_SQL belong to the entry itself.
 _ENTRY_COLUMNS = len(Entry._fields)
 
 
 @dataclass
 class Tally:
-    """How far a verification has progressed."""
+    """How many wallets, entries and findings a verification has counted so far."""
 
     wallets: int = 0
     entries: int = 0
@@ -137,7 +137,7 @@ def verify_ledger(
         for finding in _verify_wallet(run, org, anchored, tally):
             tally.findings += 1
             yield finding
-    # The anchored head is the only trace of a wallet that was removed completely.
+    # If a wallet was removed completely, its anchored head is the only trace.
     for org in sorted(unseen):
         for finding in Chain(org, heads[org]).end(None):
             tally.findings += 1
@@ -148,7 +148,7 @@ def current_heads(run: Run) -> Iterator[Head]:
     """Yield every wallet's newest entry with its hash, ordered by organization."""
     after = ""
     while True:
-        page = run(partial(_heads_page, after))
+        page = run(partial(_read_heads_page, after))
         yield from page
         if len(page) < PAGE_HEADS:
             return
@@ -168,24 +168,24 @@ def entries_to_verify(session: Session, organization_id: str | None = None) -> i
 
 
 def _verify_wallet(run: Run, org: str, anchored: Head | None, tally: Tally) -> Iterator[Finding]:
-    last, has_operations, wallet = run(partial(_wallet, org))
-    if last is None and not has_operations and wallet is None and anchored is None:
+    last_no, has_operations, wallet = run(partial(_read_wallet, org))
+    if last_no is None and not has_operations and wallet is None and anchored is None:
         raise WalletNotFound(org)
     chain = Chain(org, anchored)
-    first = 0
-    while last is not None and first <= last:
-        page = run(partial(_page, org, first, last))
+    first_no = 0
+    while last_no is not None and first_no <= last_no:
+        page = run(partial(_read_entries, org, first_no, last_no))
         if not page:
             break
         for row in page:
             entry = Entry._make(row[:_ENTRY_COLUMNS])
             yield from chain.take(entry)
             if entry.direction != "note":
-                lacking = find_unbacked(entry, Backing._make(row[_ENTRY_COLUMNS:]))
-                if lacking is not None:
-                    yield lacking
+                unbacked = find_unbacked(entry, Backing._make(row[_ENTRY_COLUMNS:]))
+                if unbacked is not None:
+                    yield unbacked
         tally.entries += len(page)
-        first = chain.next_no
+        first_no = chain.next_no
     yield from chain.end(wallet)
     yield from _verify_payments(run, org, max(chain.next_no - 1, 0))
     tally.wallets += 1
@@ -194,7 +194,7 @@ def _verify_wallet(run: Run, org: str, anchored: Head | None, tally: Tally) -> I
 def _verify_payments(run: Run, org: str, last: int) -> Iterator[Finding]:
     after = ("", "", "")
     while True:
-        page = run(partial(_payments, org, after))
+        page = run(partial(_read_payments, org, after))
         for *key, moved, due in page:
             if moved != due:
                 name = ":".join(key)
@@ -215,27 +215,27 @@ def _organizations(run: Run) -> Iterator[str]:
 
 
 def _next_organization(after: str, session: Session) -> str | None:
-    org: str | None = session.execute(text(_NEXT), {"after": after}).scalar_one()
+    org: str | None = session.execute(text(_NEXT_ORGANIZATION_SQL), {"after": after}).scalar_one()
     return org
 
 
-def _wallet(org: str, session: Session) -> tuple[int | None, bool, WalletFacts | None]:
-    last, has_operations, *facts = session.execute(text(_WALLET), {"org": org}).one()
+def _read_wallet(org: str, session: Session) -> tuple[int | None, bool, WalletFacts | None]:
+    last, has_operations, *facts = session.execute(text(_WALLET_SQL), {"org": org}).one()
     return last, has_operations, WalletFacts(*facts) if facts[0] is not None else None
 
 
-def _page(org: str, first: int, last: int, session: Session) -> list[Any]:
+def _read_entries(org: str, first: int, last: int, session: Session) -> list[Any]:
     values = {"org": org, "first": first, "last": last, "page": PAGE_ENTRIES}
-    return list(session.execute(text(_PAGE), values).all())
+    return list(session.execute(text(_ENTRIES_SQL), values).all())
 
 
-def _payments(org: str, after: tuple[str, str, str], session: Session) -> list[Any]:
+def _read_payments(org: str, after: tuple[str, str, str], session: Session) -> list[Any]:
     values: dict[str, Any] = dict(zip(("provider", "kind", "external_id"), after, strict=True))
     values |= {"org": org, "page": PAGE_PAYMENTS}
-    return list(session.execute(text(_PAYMENTS), values).all())
+    return list(session.execute(text(_PAYMENTS_SQL), values).all())
 
 
-def _heads_page(after: str, session: Session) -> list[Head]:
+def _read_heads_page(after: str, session: Session) -> list[Head]:
     rows = session.execute(
         text(
             "SELECT organization_id, entry_no, head_hash FROM wallets"
