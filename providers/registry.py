@@ -25,7 +25,7 @@ _TWILIO_WINDOW_SECONDS = 5.0
 #: sends Vapi a command, and ends the call at Twilio.
 _VAPI_WINDOW_SECONDS = 5.0
 #: Providers that can charge a stored payment method without the payer, as automatic top-up needs.
-#: No provider can do this yet, so automatic top-up cannot be enabled and decides nothing.
+#: No provider can do this yet, so automatic top-up cannot be enabled.
 CHARGEABLE: frozenset[Provider] = frozenset()
 
 
@@ -46,7 +46,7 @@ class Providers:
 
     def for_class(self, call_class: RequestClass) -> Providers:
         """Return the same providers for calls of another class."""
-        return next(one for one in (self, *self.others) if one.call_class is call_class)
+        return next(each for each in (self, *self.others) if each.call_class is call_class)
 
     def billing(self, provider: str) -> PayPalApi:
         """Return the provider from which subscriptions, payments and disputes are read.
@@ -59,10 +59,10 @@ class Providers:
 
     def close(self) -> None:
         """Close all connections of all classes."""
-        for one in (self, *self.others):
-            one.paypal.close()
-            one.twilio.close()
-            one.vapi.close()
+        for providers in (self, *self.others):
+            providers.paypal.close()
+            providers.twilio.close()
+            providers.vapi.close()
 
 
 def build(
@@ -72,14 +72,16 @@ def build(
 
     The result is for safety calls, and holds the clients for the other classes. Without a gate,
     every call goes out at once. The ingress has no gate, because a sender waits for its answer. If
-    credentials are not set, the first request raises CredentialsRejected. A larger record of a call
-    than `call_bytes_max` is not read.
+    credentials are not set, the first request raises CredentialsRejected. A call's
+    record of more than `call_bytes_max` bytes is not read.
     """
-    safety, *others = (_of_class(settings, gate, one, call_bytes_max) for one in RequestClass)
+    safety, *others = (
+        _build_for_class(settings, gate, call_class, call_bytes_max) for call_class in RequestClass
+    )
     return replace(safety, others=tuple(others))
 
 
-def _of_class(
+def _build_for_class(
     settings: Settings, gate: Gate | None, call_class: RequestClass, call_bytes_max: int
 ) -> Providers:
     def limits(provider: Provider, account: str) -> ChannelLimits:

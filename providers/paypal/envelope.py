@@ -30,10 +30,9 @@ def read_envelope(body: bytes) -> Envelope:
 
     Raises: MalformedWebhook if the body is not a JSON object, or repeats a key at any depth.
     Parsers differ in which value of a repeated key they use, so two readers could see two different
-    events. It is also raised if `id` or `event_type` is missing or does not match its pattern
-    above.
+    events. Also if `id` or `event_type` is missing or does not match its pattern above.
     """
-    event = _strict_object(body)
+    event = _read_object(body)
     external_id, event_type = event.get("id"), event.get("event_type")
     if not isinstance(external_id, str) or not _EVENT_ID.fullmatch(external_id):
         raise MalformedWebhook("the event has no plain id")
@@ -48,9 +47,9 @@ def read_envelope(body: bytes) -> Envelope:
     )
 
 
-def _strict_object(body: bytes) -> dict[str, Any]:
+def _read_object(body: bytes) -> dict[str, Any]:
     try:
-        value = _STRICT.decode(body.decode("utf-8"))
+        value = _STRICT_DECODER.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise MalformedWebhook("the body is not JSON") from None
     if not isinstance(value, dict):
@@ -58,16 +57,18 @@ def _strict_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise MalformedWebhook("the body names a key twice")
     return members
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise MalformedWebhook(f"{name} is not JSON")
 
 
 #: One decoder for all bodies: json.loads would make a new one for each.
-_STRICT = json.JSONDecoder(object_pairs_hook=_each_key_once, parse_constant=_no_constant)
+_STRICT_DECODER = json.JSONDecoder(
+    object_pairs_hook=_reject_repeated_keys, parse_constant=_reject_constant
+)

@@ -2,7 +2,7 @@
 
 The signature covers only a CRC32 of the body, so another body can be made to fit a genuine
 signature. The recorder of the message must refuse a transmission ID that arrives again with another
-body. No amount in the message may be believed.
+body. Never credit an amount that only a message claims.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from providers.paypal.envelope import read_envelope
 #: PayPal retries a delivery for three days. It does not document whether the retries get a new
 #: time. One hour is added as a margin.
 TRANSMISSION_AGE_MAX = timedelta(days=3, hours=1)
-#: The most by which PayPal's clock may be ahead of ours.
+#: The most time by which PayPal's clock may be ahead of ours.
 TRANSMISSION_AHEAD_MAX = timedelta(hours=1)
 
 #: The only algorithm that real deliveries use, and the only one that is accepted.
@@ -42,7 +42,7 @@ _PADDING, _HASH = PKCS1v15(), SHA256()
 _HEADER_LENGTH_MAX = 500
 #: An RSA signature has the length of its key: from 2048 bits, the least in chains.py, to 4096.
 _SIGNATURE_BYTES_MIN, _SIGNATURE_BYTES_MAX = 256, 512
-_HEADERS = frozenset(
+_SIGNATURE_HEADERS = frozenset(
     {
         "paypal-transmission-id",
         "paypal-transmission-time",
@@ -80,24 +80,28 @@ def transmission_of(headers: Mapping[str, str]) -> Transmission:
 
     Raises: ForgedWebhook if a header is missing, invalid, or given twice.
     """
-    given = _signature_headers(headers)
-    identifier = _checked(given, "paypal-transmission-id")
-    time = _checked(given, "paypal-transmission-time")
+    signature_headers = _signature_headers(headers)
+    identifier = _header_value(signature_headers, "paypal-transmission-id")
+    time = _header_value(signature_headers, "paypal-transmission-time")
     sent_at = instant_of(time)
     if not _TRANSMISSION_ID.fullmatch(identifier):
         raise ForgedWebhook("the transmission id is malformed")
     if sent_at is None:
         raise ForgedWebhook("the transmission time is malformed")
-    if _checked(given, "paypal-auth-algo") != _ALGORITHM:
+    if _header_value(signature_headers, "paypal-auth-algo") != _ALGORITHM:
         raise ForgedWebhook("the algorithm is not SHA256withRSA")
     try:
-        signature = base64.b64decode(_checked(given, "paypal-transmission-sig"), validate=True)
+        signature = base64.b64decode(
+            _header_value(signature_headers, "paypal-transmission-sig"), validate=True
+        )
     except (binascii.Error, ValueError):
         raise ForgedWebhook("the signature is not base64") from None
     if not _SIGNATURE_BYTES_MIN <= len(signature) <= _SIGNATURE_BYTES_MAX:
         # Checked before a certificate is requested.
         raise ForgedWebhook("the signature does not have the length of an RSA signature")
-    return Transmission(identifier, time, sent_at, signature, _checked(given, "paypal-cert-url"))
+    return Transmission(
+        identifier, time, sent_at, signature, _header_value(signature_headers, "paypal-cert-url")
+    )
 
 
 def is_signed(key: RSAPublicKey, transmission: Transmission, webhook_id: str, body: bytes) -> bool:
@@ -114,7 +118,7 @@ def is_signed(key: RSAPublicKey, transmission: Transmission, webhook_id: str, bo
 
 
 class PayPalWebhookVerifier:
-    """Proves that messages are PayPal's. Threads may share it."""
+    """Verifies that PayPal sent a message. Threads may share it."""
 
     def __init__(
         self,
@@ -156,7 +160,7 @@ class PayPalWebhookVerifier:
         self.certificates.close()
 
     def must_ask(self, transmission: Transmission) -> bool:
-        """Return whether `prove` must send a request, and so may wait.
+        """Return whether `verify` must send a request, and so may wait.
 
         Raises: ForgedWebhook for a certificate URL that is not allowed.
         """
@@ -166,16 +170,16 @@ class PayPalWebhookVerifier:
         return self.certificates.cached(transmission.certificate_url) is None
 
     def verify(self, transmission: Transmission, body: bytes, *, now: datetime) -> VerifiedWebhook:
-        """Prove a message and read its envelope. Nothing is stored.
+        """Verify a message and read its envelope. Nothing is stored.
 
         Replay: the same message verifies again as long as its transmission time is fresh.
-        Raises: ForgedWebhook, MalformedWebhook (proved, but unreadable), CertificateUnavailable. If
-        PayPal's API verifies, also ProviderUnavailable and CredentialsRejected.
+        Raises: ForgedWebhook, MalformedWebhook (verified, but unreadable), CertificateUnavailable.
+        If PayPal's API verifies, also ProviderUnavailable and CredentialsRejected.
         """
         if not -self._ahead_max <= now - transmission.sent_at <= self._age_max:
             raise ForgedWebhook("the transmission time is too old or in the future")
         if self._api is not None:
-            self._ask(self._api, transmission, body)
+            self._verify_at_paypal(self._api, transmission, body)
         else:
             key = self.certificates.key(transmission.certificate_url, now=now)
             if not is_signed(key, transmission, self._webhook_id, body):
@@ -187,7 +191,7 @@ class PayPalWebhookVerifier:
             transmission_id=transmission.id,
         )
 
-    def _ask(self, api: PayPalApi, transmission: Transmission, body: bytes) -> None:
+    def _verify_at_paypal(self, api: PayPalApi, transmission: Transmission, body: bytes) -> None:
         self.certificates.check_url(transmission.certificate_url)
         fields = {
             "auth_algo": _ALGORITHM,
@@ -205,16 +209,16 @@ class PayPalWebhookVerifier:
 
 
 def _signature_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    given: dict[str, str] = {}
+    found_headers: dict[str, str] = {}
     for key, value in headers.items():
         name = key.lower()
-        if name in _HEADERS and given.setdefault(name, value) != value:
+        if name in _SIGNATURE_HEADERS and found_headers.setdefault(name, value) != value:
             raise ForgedWebhook(f"{name} is given twice")
-    return given
+    return found_headers
 
 
-def _checked(given: Mapping[str, str], name: str) -> str:
-    value = given.get(name)
+def _header_value(signature_headers: Mapping[str, str], name: str) -> str:
+    value = signature_headers.get(name)
     if value is None:
         raise ForgedWebhook(f"{name} is missing")
     if not value or len(value) > _HEADER_LENGTH_MAX or not value.isascii():

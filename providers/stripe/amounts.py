@@ -1,7 +1,7 @@
 """Converts Stripe's integer amounts to micros and back, exactly or not at all.
 
 ISO 4217's exponents alone would be wrong. Stripe counts Icelandic kronur and Ugandan shillings in
-hundredths that must come to whole units. It counts the ariary in whole units.
+hundredths, and accepts only multiples of 100. It counts the ariary in whole units.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _HUNDREDTHS_OF_WHOLE = Unit(2, 100)
 #: The API uses three decimals. The last one must be 0, because card networks use only two.
 _THOUSANDTHS_BY_TEN = Unit(3, 10)
 
-#: Every currency that does not have two decimals both at Stripe and in ISO 4217. All others have.
+#: Every currency that does not have two decimals both at Stripe and in ISO 4217. All other
+#: currencies do.
 #: HUF and TWD are listed because they have two decimals in charges, refunds and disputes. Stripe
 #: wants whole units only in payouts, which Holdfast never makes.
 #: Source: docs.stripe.com/currencies (zero-decimal, three-decimal, special cases);

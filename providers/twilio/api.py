@@ -1,4 +1,4 @@
-"""Twilio's subaccounts: their status, their auth tokens and their calls.
+"""Reads subaccounts at Twilio, sets their status, and lists and ends their calls.
 
 All requests use the parent's credentials. The client never closes a subaccount, because that cannot
 be undone. It never sends a change twice: after a lost response, the caller must read the state.
@@ -53,8 +53,8 @@ class TwilioApi:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._account_sid = account_sid
-        # Two tokens while the parent's token is being rotated. Either of them proves a callback.
-        # The first one authenticates our requests.
+        # The setting has two tokens while an operator rotates the parent's token. A signature by
+        # either of them is valid. The first token authenticates our requests.
         self._auth_tokens = tuple(part.strip() for part in auth_token.split(",") if part.strip())
         self._base_url = base_url.rstrip("/")
         self._window_seconds = window_seconds
@@ -75,7 +75,7 @@ class TwilioApi:
         """
         try:
             with self._silence_limit.request():
-                account = self._fetch(sid)
+                account = self._fetch_account(sid)
         except Refused as error:
             if error.code == SUBACCOUNT_MISSING:
                 return SubaccountFacts(sid, TwilioStatus.ABSENT)
@@ -99,7 +99,7 @@ class TwilioApi:
         self._check_sid(sid)
         if sid == self._account_sid:
             raise Refused(PARENT_ACCOUNT, "the parent's own state is never changed")
-        accounts = self._accounts(Deadline.after(self._window_seconds))
+        accounts = self._accounts_resource(Deadline.after(self._window_seconds))
         with self._silence_limit.request():
             try:
                 account = accounts(sid).update(status=status.value)
@@ -122,7 +122,7 @@ class TwilioApi:
         self._check_sid(sid)
         deadline = self._deadline(window_seconds)
         with self._silence_limit.request():
-            return calls.live_calls(self._sdk(deadline), sid, deadline)
+            return calls.live_calls(self._sdk_client(deadline), sid, deadline)
 
     def complete_call(
         self, sid: str, call_sid: str, *, window_seconds: float | None = None
@@ -135,7 +135,9 @@ class TwilioApi:
         """
         self._check_sid(sid)
         with self._silence_limit.request():
-            return calls.complete_call(self._sdk(self._deadline(window_seconds)), sid, call_sid)
+            return calls.complete_call(
+                self._sdk_client(self._deadline(window_seconds)), sid, call_sid
+            )
 
     def call_is_live(
         self, sid: str, call_sid: str, *, window_seconds: float | None = None
@@ -148,13 +150,13 @@ class TwilioApi:
         self._check_sid(sid)
         deadline = self._deadline(window_seconds)
         with self._silence_limit.request():
-            return calls.call_is_live(self._sdk(deadline), sid, call_sid, deadline)
+            return calls.call_is_live(self._sdk_client(deadline), sid, call_sid, deadline)
 
     def subaccount_token(self, sid: str) -> str:
         """Return the token that signs a subaccount's callbacks; fetch it if necessary.
 
         The token is secret: never log it. Call this only for subaccounts that are known to be ours,
-        because a sender can name any account. Threads that ask at the same time share one request.
+        because a sender can name any account. Threads that call at the same time share one request.
         After a failed request, the same error is raised for a few seconds without a request.
         Raises: Refused (INVALID_ID, SUBACCOUNT_MISSING, SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED),
         ProviderUnavailable, CredentialsRejected.
@@ -173,7 +175,7 @@ class TwilioApi:
     def newer_token(self, sid: str, than: str) -> str | None:
         """Fetch a token again after a callback's signature did not fit the token `than`.
 
-        None means that Twilio confirmed a moment ago that there is no newer token. Threads that ask
+        None means that Twilio has just confirmed that there is no newer token. Threads that ask
         at the same time share one request. Raises: as subaccount_token. It also raises for a few
         seconds after a failed refetch, because the signature cannot be judged then.
         """
@@ -182,15 +184,15 @@ class TwilioApi:
         return self._tokens.newer(sid, than)
 
     def _fetch_token(self, sid: str) -> str:
-        token = self._fetch(sid).auth_token
+        token = self._fetch_account(sid).auth_token
         if not isinstance(token, str) or not token:
             raise ProviderUnavailable("the answer has no token")
         return token
 
-    def _fetch(self, sid: str) -> Any:
+    def _fetch_account(self, sid: str) -> Any:
         self._check_sid(sid)
         deadline = Deadline.after(self._window_seconds)
-        accounts = self._accounts(deadline)
+        accounts = self._accounts_resource(deadline)
 
         def ask() -> Any:
             try:
@@ -208,10 +210,10 @@ class TwilioApi:
     def _deadline(self, window_seconds: float | None) -> Deadline:
         return Deadline.after(self._window_seconds if window_seconds is None else window_seconds)
 
-    def _accounts(self, deadline: Deadline) -> Any:
-        return self._sdk(deadline).api.v2010.accounts
+    def _accounts_resource(self, deadline: Deadline) -> Any:
+        return self._sdk_client(deadline).api.v2010.accounts
 
-    def _sdk(self, deadline: Deadline) -> Client:
+    def _sdk_client(self, deadline: Deadline) -> Client:
         if not self._account_sid or not self._auth_tokens:
             raise CredentialsRejected("TWILIO_ACCOUNT_SID or TWILIO_AUTH_TOKEN is not set")
         # The SDK's objects are not thread-safe, so each request gets new ones. They share the HTTP

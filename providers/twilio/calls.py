@@ -1,7 +1,8 @@
-"""Calls in a Twilio account: list the live ones, read one, end one.
+"""Lists the live calls of a Twilio account, reads a call, and ends a call.
 
-A list is complete or an error. Otherwise a call that a truncated answer left out could be taken for
-over. The SDK's own lists end silently if a page does not name the next one, so they are not used.
+A list is complete, or an error is raised. A truncated list would leave out a live call, and the
+caller would treat that call as over. The SDK's own lists end silently if a page does not name the
+next one, so they are not used.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from providers.twilio.transport import TWILIO_URL
 
 #: The statuses in which people talk or may soon talk, in the order in which a call passes through
 #: them. A call that moves on while the lists are read is found in the later list.
-_LIVE_IN_ORDER = ("queued", "ringing", "in-progress")
-_LIVE_STATUSES = frozenset(_LIVE_IN_ORDER)
+_LIVE_STATUSES_IN_ORDER = ("queued", "ringing", "in-progress")
+_LIVE_STATUSES = frozenset(_LIVE_STATUSES_IN_ORDER)
 #: The statuses of a call that is over. Source: Twilio's specification, call_enum_status.
 _OVER_STATUSES = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 #: Calls on one page of a list: the most that Twilio allows.
 _PAGE_SIZE = 1_000
 #: Twilio's code for a call that is already over. Source: twilio.com/docs/api/errors.
-_NOT_IN_PROGRESS = 21220
-_NOT_FOUND = 404
+_NOT_IN_PROGRESS_CODE = 21220
+_NOT_FOUND_STATUS = 404
 _CALL_SID = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
 
 
@@ -43,14 +44,14 @@ def live_calls(sdk: Client, sid: str, deadline: Deadline) -> list[str]:
     one), CredentialsRejected, HeldBack.
     """
     base = f"/2010-04-01/Accounts/{sid}/Calls.json?"
-    found: dict[str, None] = {}
-    for status in _LIVE_IN_ORDER:
+    call_sids: dict[str, None] = {}
+    for status in _LIVE_STATUSES_IN_ORDER:
         path: str | None = base + urlencode({"Status": status, "PageSize": _PAGE_SIZE})
         while path is not None:
-            page = ask_again(partial(_page, sdk, path, sid), deadline)
-            found.update(dict.fromkeys(_sids_of(page)))
-            path = _next_of(page, base)
-    return list(found)
+            page = ask_again(partial(_fetch_page, sdk, path, sid), deadline)
+            call_sids.update(dict.fromkeys(_sids_of(page)))
+            path = _next_path(page, base)
+    return list(call_sids)
 
 
 def complete_call(sdk: Client, sid: str, call_sid: str) -> bool:
@@ -63,9 +64,9 @@ def complete_call(sdk: Client, sid: str, call_sid: str) -> bool:
     try:
         call = sdk.api.v2010.accounts(sid).calls(call_sid).update(status="completed")
     except TwilioException as error:
-        if getattr(error, "code", None) == _NOT_IN_PROGRESS:
+        if getattr(error, "code", None) == _NOT_IN_PROGRESS_CODE:
             return False
-        if getattr(error, "status", None) == _NOT_FOUND:
+        if getattr(error, "status", None) == _NOT_FOUND_STATUS:
             raise Refused(CALL_MISSING, call_sid, external_id=sid) from None
         raise_for_error(error, sid)
     except (ValueError, TypeError, AttributeError):
@@ -87,7 +88,7 @@ def call_is_live(sdk: Client, sid: str, call_sid: str, deadline: Deadline) -> bo
         try:
             call = sdk.api.v2010.accounts(sid).calls(call_sid).fetch()
         except TwilioException as error:
-            if getattr(error, "status", None) == _NOT_FOUND:
+            if getattr(error, "status", None) == _NOT_FOUND_STATUS:
                 return None
             raise_for_error(error, sid)
         except (ValueError, TypeError, AttributeError):
@@ -103,7 +104,7 @@ def call_is_live(sdk: Client, sid: str, call_sid: str, deadline: Deadline) -> bo
     return ask_again(ask, deadline)
 
 
-def _page(sdk: Client, path: str, sid: str) -> dict[str, Any]:
+def _fetch_page(sdk: Client, path: str, sid: str) -> dict[str, Any]:
     answer = sdk.request("GET", f"{TWILIO_URL}{path}")
     if answer.status_code != 200:
         raise_for_answer(answer, sid)
@@ -115,21 +116,21 @@ def _page(sdk: Client, path: str, sid: str) -> dict[str, Any]:
 def _sids_of(page: dict[str, Any]) -> list[str]:
     calls = page.get("calls")
     if not isinstance(calls, list):
-        raise ProviderUnavailable("the answer is no list of calls")
-    sids = [one.get("sid") if isinstance(one, dict) else None for one in calls]
-    if not all(isinstance(one, str) and _CALL_SID.fullmatch(one) for one in sids):
         raise ProviderUnavailable("the answer is not a list of calls")
-    return [str(one) for one in sids]
+    sids = [call.get("sid") if isinstance(call, dict) else None for call in calls]
+    if not all(isinstance(sid, str) and _CALL_SID.fullmatch(sid) for sid in sids):
+        raise ProviderUnavailable("the answer is not a list of calls")
+    return [str(sid) for sid in sids]
 
 
-def _next_of(page: dict[str, Any], base: str) -> str | None:
+def _next_path(page: dict[str, Any], base: str) -> str | None:
     # The last page has null here. If the member is missing, the rest of the list may be lost.
     path = page.get("next_page_uri", "")
     if path is None:
         return None
     # Our credentials are sent to this path, so it must stay within this account's calls.
     if not isinstance(path, str) or not path.startswith(base):
-        raise ProviderUnavailable("the answer does not say where its rest is")
+        raise ProviderUnavailable("the answer does not name the next page")
     return path
 
 

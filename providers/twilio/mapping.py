@@ -12,7 +12,8 @@ from base.outcomes import ProviderUnavailable, Refused
 from base.problems.providers import SUBACCOUNT_CLOSED, SUBACCOUNT_MISSING, SUSPENDED_BY_TWILIO
 from providers.errors import CredentialsRejected
 
-#: Twilio's error codes that a repeat cannot change. Source: twilio.com/docs/api/errors.
+#: Twilio's error codes after which a repeated request fails again.
+#: Source: twilio.com/docs/api/errors.
 _REFUSALS = {
     20404: SUBACCOUNT_MISSING,
     21478: SUSPENDED_BY_TWILIO,
@@ -47,5 +48,6 @@ def _raise_for(status: int | None, code: int | None, sid: str) -> NoReturn:
         raise Refused(SUBACCOUNT_MISSING, external_id=sid) from None
     if status in (401, 403):
         raise CredentialsRejected(f"Twilio answered {status} with code {code}") from None
-    # This shows nothing about the subaccount: its parent may be suspended. The job tries again.
+    # Any other error shows nothing about the subaccount, because its parent may be suspended. The
+    # job tries again.
     raise ProviderUnavailable(f"Twilio answered {status} with code {code}") from None

@@ -23,7 +23,7 @@ REFETCH_SECONDS = 30.0
 #: Seconds after a failed fetch in which the same error is raised without a request.
 FAILED_SECONDS = 5.0
 #: The most subaccounts that are remembered at once.
-_KEPT_MAX = 1024
+_SUBACCOUNTS_MAX = 1024
 
 
 class TokenMemory:
@@ -40,14 +40,14 @@ class TokenMemory:
         self._lock = threading.Lock()
         self._tokens: OrderedDict[str, tuple[float, str]] = OrderedDict()
 
-        def fetch_and_keep(sid: str) -> str:
+        def fetch_and_remember(sid: str) -> str:
             token = fetch(sid)
-            self._keep(sid, token)
+            self._remember(sid, token)
             return token
 
-        self._first = _SharedFetch(fetch_and_keep, clock, wait_seconds, kept_seconds=0)
-        self._again = _SharedFetch(
-            fetch_and_keep, clock, wait_seconds, kept_seconds=REFETCH_SECONDS
+        self._shared_fetch = _SharedFetch(fetch_and_remember, clock, wait_seconds, kept_seconds=0)
+        self._shared_refetch = _SharedFetch(
+            fetch_and_remember, clock, wait_seconds, kept_seconds=REFETCH_SECONDS
         )
 
     def known(self, sid: str) -> str | None:
@@ -65,7 +65,7 @@ class TokenMemory:
         Raises: as `fetch`, but ProviderUnavailable in place of HeldBack.
         """
         known = self.known(sid)
-        return self._first.get(sid) if known is None else known
+        return self._shared_fetch.get(sid) if known is None else known
 
     def newer(self, sid: str, than: str) -> str | None:
         """Fetch the token again after a signature by `than` failed.
@@ -77,23 +77,23 @@ class TokenMemory:
         known = self.known(sid)
         if known is not None and known != than:
             return known
-        token = self._again.get(sid)
+        token = self._shared_refetch.get(sid)
         return None if token == than else token
 
-    def _keep(self, sid: str, token: str) -> None:
+    def _remember(self, sid: str, token: str) -> None:
         with self._lock:
             self._tokens[sid] = (self._clock(), token)
             self._tokens.move_to_end(sid)
-            while len(self._tokens) > _KEPT_MAX:
+            while len(self._tokens) > _SUBACCOUNTS_MAX:
                 self._tokens.popitem(last=False)
 
 
-class _Fetch:
-    """One request: the answer for all waiting threads, and when it expires."""
+class _TokenRequest:
+    """One request, its answer for all waiting threads, and when that answer expires."""
 
     def __init__(self) -> None:
         self.answer: Future[str | Exception] = Future()
-        self.over_at = float("inf")
+        self.expires_at = float("inf")
 
 
 class _SharedFetch:
@@ -112,30 +112,30 @@ class _SharedFetch:
         self._wait_seconds = wait_seconds
         self._kept_seconds = kept_seconds
         self._lock = threading.Lock()
-        self._fetches: OrderedDict[str, _Fetch] = OrderedDict()
+        self._requests: OrderedDict[str, _TokenRequest] = OrderedDict()
 
     def get(self, sid: str) -> str:
         with self._lock:
-            one = self._fetches.get(sid)
-            is_first = one is None or self._clock() >= one.over_at
-            if one is None or is_first:
-                one = self._fetches[sid] = _Fetch()
-                self._fetches.move_to_end(sid)
-                while len(self._fetches) > _KEPT_MAX:
-                    self._fetches.popitem(last=False)
+            request = self._requests.get(sid)
+            is_first = request is None or self._clock() >= request.expires_at
+            if request is None or is_first:
+                request = self._requests[sid] = _TokenRequest()
+                self._requests.move_to_end(sid)
+                while len(self._requests) > _SUBACCOUNTS_MAX:
+                    self._requests.popitem(last=False)
         if is_first:
-            self._answer(one, sid)
+            self._send(request, sid)
         try:
-            answer = one.answer.result(self._wait_seconds)
+            answer = request.answer.result(self._wait_seconds)
         except FutureTimeoutError:
             raise ProviderUnavailable("the token took too long") from None
         if isinstance(answer, Exception):
-            raise _anew(answer)
+            raise _copy_of(answer)
         return answer
 
-    def _answer(self, one: _Fetch, sid: str) -> None:
+    def _send(self, request: _TokenRequest, sid: str) -> None:
         # Counted from the start of the request, because the answer may be as old as that.
-        over_at = self._clock() + self._kept_seconds
+        expires_at = self._clock() + self._kept_seconds
         answer: str | Exception = ProviderUnavailable("the request was interrupted")
         try:
             answer = self._fetch(sid)
@@ -144,11 +144,11 @@ class _SharedFetch:
         finally:
             # Set also if this thread is interrupted, so that the other threads do not wait for it.
             is_failed = isinstance(answer, Exception)
-            one.over_at = self._clock() + FAILED_SECONDS if is_failed else over_at
-            one.answer.set_result(answer)
+            request.expires_at = self._clock() + FAILED_SECONDS if is_failed else expires_at
+            request.answer.set_result(answer)
 
 
-def _anew(error: Exception) -> Exception:
+def _copy_of(error: Exception) -> Exception:
     """Copy an error. One object raised in many threads would collect tracebacks."""
     if isinstance(error, Refused):
         return Refused(error.code, error.detail, **error.ids)

@@ -1,8 +1,8 @@
 """Verifies that Twilio signed a callback, and names the callback.
 
 The signature contains no time, so a callback that verified once verifies forever. Its recorder must
-recognize a repeat by external_id_of. The signed URL is the configured public one, never the one
-that the request claims.
+recognize a repeat by external_id_of. The signature is checked for the configured public URL, never
+for the URL that the request claims.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Form(dict[str, list[str]]):
 def verify(
     *, public_url: str, path_and_query: str, body: bytes, signature: str | None, token: str
 ) -> dict[str, list[str]]:
-    """Prove a callback and return its form's parameters, blank ones included.
+    """Verify a callback and return its form's parameters, also the blank ones.
 
     `public_url` is the scheme and host at which Twilio calls us, without a slash at the end.
     `path_and_query` is verbatim. If the query has bodySHA256, the body is JSON. Then the body's
@@ -87,22 +87,22 @@ def account_sid_of(body: bytes) -> str:
 def external_id_of(params: dict[str, list[str]]) -> str:
     """Name a callback so that a repeat of it has the same name.
 
-    Units: at most 64 characters. The name is the message and its status, or the call, its status
-    and its SequenceNumber if there is one. An incoming message has only SmsStatus.
+    The name has at most 64 characters. It consists of the message and its status, or of the call,
+    its status and its SequenceNumber if there is one. An incoming message has only SmsStatus.
     Raises: MalformedWebhook.
     """
     if "MessageSid" in params:
         status_name = "MessageStatus" if "MessageStatus" in params else "SmsStatus"
-        return f"{_one(params, 'MessageSid', _SID)}:{_one(params, status_name, _STATUS)}"
+        return f"{_value(params, 'MessageSid', _SID)}:{_value(params, status_name, _STATUS)}"
     if "CallSid" in params:
-        name = f"{_one(params, 'CallSid', _SID)}:{_one(params, 'CallStatus', _STATUS)}"
+        name = f"{_value(params, 'CallSid', _SID)}:{_value(params, 'CallStatus', _STATUS)}"
         if "SequenceNumber" in params:
-            name += f":{_one(params, 'SequenceNumber', _SEQUENCE_NUMBER)}"
+            name += f":{_value(params, 'SequenceNumber', _SEQUENCE_NUMBER)}"
         return name
     raise MalformedWebhook("the callback is about neither a message nor a call")
 
 
-def _one(params: dict[str, list[str]], name: str, pattern: re.Pattern[str]) -> str:
+def _value(params: dict[str, list[str]], name: str, pattern: re.Pattern[str]) -> str:
     values = set(params.get(name, []))
     value = values.pop() if len(values) == 1 else ""
     if not pattern.fullmatch(value):

@@ -1,7 +1,8 @@
 """Vapi's API: reads a call, and controls a live call through its control URL.
 
-It uses our own client instead of Vapi's SDK. The SDK waits up to a minute, retries silently, and
-would bypass the provider channel. A control URL is taken only from an answer of the API itself.
+This module uses our own HTTP client instead of Vapi's SDK. The SDK waits up to a minute, retries
+silently, and would bypass the provider channel. A control URL is taken only from an answer of the
+API itself.
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ from providers.vapi.mapping import call_facts, call_id_of
 VAPI_URL = "https://api.vapi.ai"
 #: A URL at Vapi: https, its domain or a host below it, no user name, no other port. The whole URL
 #: is matched, so that two parsers cannot see two different hosts in it.
-_AT_VAPI = re.compile(r"https://(?:[a-z0-9-]+\.)*vapi\.ai(?::443)?(?:[/?][!-~]*)?", re.IGNORECASE)
-_PATH = re.compile(r"/[!-~]*")
-_ADDRESS_LENGTH_MAX = 2_000
-#: Vapi's statuses for a call that is over or that it never knew.
-_GONE = (404, 410)
+_VAPI_URL_FORM = re.compile(
+    r"https://(?:[a-z0-9-]+\.)*vapi\.ai(?::443)?(?:[/?][!-~]*)?", re.IGNORECASE
+)
+_PATH_FORM = re.compile(r"/[!-~]*")
+_URL_LENGTH_MAX = 2_000
+#: HTTP statuses with which Vapi answers for a call that is over or that it never knew.
+_GONE_STATUSES = (404, 410)
 #: Vapi may also answer 200 with this call status if it never knew the call. Source: Vapi's SDK
 #: 3.0.0, CallStatus.
-_NOT_FOUND = "not-found"
+_NOT_FOUND_CALL_STATUS = "not-found"
 #: Bytes of the largest call that is read. It contains the whole conversation, and any metadata.
 CALL_BYTES_MAX = 16_777_216
 #: Retry delay in seconds for a safety request while another thread waits for a silent Vapi. It is
@@ -110,7 +113,7 @@ class VapiApi:
                 bytes_max=self._bytes_max,
                 headers={"Authorization": f"Bearer {self._api_key}"},
             )
-            return self._read(answer, external_id)
+            return self._call_from(answer, external_id)
 
         with self._read_limit.request():
             return ask_again(ask, deadline)
@@ -120,9 +123,9 @@ class VapiApi:
 
         True means that Vapi accepted the command; the call may not have ended yet. False means that
         the call is over. The request is sent once.
-        Raises: Refused CONTROL_URL. OutcomeUnknown for a lost response or 5xx (it may still be
-        spoken). ProviderUnavailable if Vapi did not accept it. CredentialsRejected if the control
-        URL requires credentials. HeldBack. Source: docs.vapi.ai, live call control.
+        Raises: Refused CONTROL_URL. OutcomeUnknown for a lost response or 5xx (Vapi may still
+        speak the text). ProviderUnavailable if Vapi did not accept the command. CredentialsRejected
+        if the control URL requires credentials. HeldBack. Source: docs.vapi.ai, live call control.
         """
         return self._send_command(
             control_url, {"type": "say", "content": text, "endCallAfterSpoken": then_end}
@@ -133,12 +136,12 @@ class VapiApi:
         return self._send_command(control_url, {"type": "end-call"})
 
     def _send_command(self, control_url: str, command: dict[str, Any]) -> bool:
-        address = self._check_control_url(control_url)
+        url = self._check_control_url(control_url)
         with self._command_limit.request():
             answer = exchange(
                 self._client,
                 "POST",
-                address,
+                url,
                 limits=self._limits,
                 repeatable=False,
                 deadline=Deadline.after(self._window_seconds),
@@ -146,16 +149,16 @@ class VapiApi:
             )
         if answer.status < 300:
             return True
-        if answer.status in _GONE:
+        if answer.status in _GONE_STATUSES:
             return False
         if answer.status in (401, 403):
             raise CredentialsRejected(f"the control URL answered {answer.status}")
         raise ProviderUnavailable(f"the control URL answered {answer.status}")
 
-    def _read(self, answer: Answer, external_id: str) -> VapiCall | None:
+    def _call_from(self, answer: Answer, external_id: str) -> VapiCall | None:
         if answer.status in (401, 403):
             raise CredentialsRejected(f"Vapi answered {answer.status}")
-        if answer.status >= 400 and answer.status not in _GONE:
+        if answer.status >= 400 and answer.status not in _GONE_STATUSES:
             raise ProviderUnavailable(f"Vapi answered {answer.status}")
         try:
             call = read_call(answer.body)
@@ -164,27 +167,27 @@ class VapiApi:
                 raise AnswerUnreadable(f"the call cannot be read: {error}") from None
             # A proxy's own page is also handled here: its 404 shows nothing about the call.
             raise ProviderUnavailable("the answer is not a JSON object") from None
-        if answer.status in _GONE:
+        if answer.status in _GONE_STATUSES:
             return None
         if call_id_of(call) != external_id.lower():
             raise ProviderUnavailable("the answer describes another call")
-        if call.get("status") == _NOT_FOUND:
+        if call.get("status") == _NOT_FOUND_CALL_STATUS:
             return None
         monitor = call.get("monitor")
-        address = monitor.get("controlUrl") if isinstance(monitor, dict) else None
-        return VapiCall(call_facts(call), address if isinstance(address, str) else None)
+        control_url = monitor.get("controlUrl") if isinstance(monitor, dict) else None
+        return VapiCall(call_facts(call), control_url if isinstance(control_url, str) else None)
 
     def _check_control_url(self, control_url: str) -> str:
         """Check that a control URL is Vapi's; strip the "<" and ">" that may surround it."""
-        address = control_url.strip().removeprefix("<").removesuffix(">").strip()
+        url = control_url.strip().removeprefix("<").removesuffix(">").strip()
         if self._origin is None:
-            is_at_vapi = _AT_VAPI.fullmatch(address) is not None
+            is_at_vapi = _VAPI_URL_FORM.fullmatch(url) is not None
         else:
-            path = address.removeprefix(self._origin)
-            is_at_vapi = path != address and _PATH.fullmatch(path) is not None
-        if not is_at_vapi or len(address) > _ADDRESS_LENGTH_MAX:
+            path = url.removeprefix(self._origin)
+            is_at_vapi = path != url and _PATH_FORM.fullmatch(path) is not None
+        if not is_at_vapi or len(url) > _URL_LENGTH_MAX:
             raise Refused(CONTROL_URL, "not a URL at Vapi")
-        return address
+        return url
 
 
 def _origin_of(base_url: str) -> str | None:
@@ -192,7 +195,7 @@ def _origin_of(base_url: str) -> str | None:
 
     An origin is scheme, host and port.
     """
-    if _AT_VAPI.fullmatch(base_url):
+    if _VAPI_URL_FORM.fullmatch(base_url):
         return None
     parts = urlsplit(base_url)
     return f"{parts.scheme}://{parts.netloc}"
@@ -200,8 +203,8 @@ def _origin_of(base_url: str) -> str | None:
 
 def _check_id(external_id: str) -> None:
     try:
-        same = str(UUID(external_id)) == external_id.lower()
+        is_uuid = str(UUID(external_id)) == external_id.lower()
     except ValueError:
-        same = False
-    if not same:
+        is_uuid = False
+    if not is_uuid:
         raise Refused(INVALID_ID, "not a call id of Vapi")

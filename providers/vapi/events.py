@@ -1,7 +1,7 @@
-"""Vapi's server messages: their types, names, contents and answers.
+"""Parses Vapi's server messages, names the reported facts, and builds the answers.
 
-The message's own type decides. The SDK's models are not used, because their union parses every
-message as an assistant-request.
+The member `type` decides how a message is read. The SDK's models are not used, because their union
+parses every message as an assistant-request.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ _IGNORED_TYPES = frozenset(
         "phone-call-control",
     }
 )
-#: Answers to questions that other servers decide: valid answers that cause nothing.
+#: Answers to questions that other servers decide. Each is valid and has no effect.
 #: Source: Vapi's SDK 3.0.0, server_message_response_*. It requires `data`, `timeoutSeconds` and
 #: `destination`. 0.5 s is the schema's own example of a pause that ends a speaker's turn.
-_NOTHING: Mapping[str, Mapping[str, Any]] = {
+_EMPTY_ANSWERS: Mapping[str, Mapping[str, Any]] = {
     "tool-calls": {"results": []},
     "function-call": {"results": []},
     "knowledge-base-request": {"documents": []},
@@ -77,8 +77,8 @@ _NOTHING: Mapping[str, Mapping[str, Any]] = {
     },
 }
 #: The types whose answer Vapi uses.
-ANSWERED_TYPES = frozenset({ASSISTANT_REQUEST, PREDIAL, *_NOTHING})
-_IGNORED_BEGINNINGS = ("transcript[", "assistant.", "chat.", "session.")
+ANSWERED_TYPES = frozenset({ASSISTANT_REQUEST, PREDIAL, *_EMPTY_ANSWERS})
+_IGNORED_PREFIXES = ("transcript[", "assistant.", "chat.", "session.")
 #: Characters of the longest type that is stored.
 _TYPE_LENGTH_MAX = 100
 #: Characters of the longest event name, and of the digest that replaces the end of a longer one.
@@ -121,11 +121,11 @@ def parse(body: bytes) -> VapiMessage:
 
 def is_ignored(kind: str) -> bool:
     """Return whether messages of a type are answered but not stored."""
-    return kind in _IGNORED_TYPES or kind.startswith(_IGNORED_BEGINNINGS)
+    return kind in _IGNORED_TYPES or kind.startswith(_IGNORED_PREFIXES)
 
 
 def queue_of(kind: str) -> Queue | None:
-    """Return the queue for messages of a type; None if they concern nothing."""
+    """Return the queue for messages of a type; None if Holdfast does not use it."""
     return Queue.SAFETY if kind in (STATUS_UPDATE, END_OF_CALL_REPORT) else None
 
 
@@ -151,13 +151,13 @@ def external_id_of(message: VapiMessage) -> str:
     call_id = call_id_of(content.get("call"))
     status = text_of(content.get("status"), _PART_LENGTH_MAX)
     if call_id is None or message.type not in (STATUS_UPDATE, END_OF_CALL_REPORT):
-        return _named_by(message.body)
+        return _name_from(message.body)
     parts = [call_id, message.type]
     if message.type == STATUS_UPDATE:
         if status is None:
-            return _named_by(message.body)
+            return _name_from(message.body)
         parts.append(status)
-    # A reason counts only for an end; the member is ignored with any other status.
+    # The reason is used only if the call has ended. With any other status it is ignored.
     reason = text_of(content.get("endedReason"), _PART_LENGTH_MAX)
     if reason is not None and (message.type == END_OF_CALL_REPORT or status == _ENDED):
         parts.append(reason)
@@ -261,11 +261,11 @@ def answer_predial(eligible: bool) -> dict[str, Any]:
 
 
 def answer_other(kind: str) -> dict[str, Any]:
-    """Answer a question that another server decides: no effect, in the type's form."""
-    return dict(_NOTHING.get(kind, {}))
+    """Build a valid answer without effect, for a question that another server decides."""
+    return dict(_EMPTY_ANSWERS.get(kind, {}))
 
 
-def _named_by(body: bytes) -> str:
+def _name_from(body: bytes) -> str:
     return f"body:{sha256(body).hexdigest()}"
 
 
@@ -273,8 +273,8 @@ def _talking_ms(sent_ms: int | None, started_at: datetime | None) -> int | None:
     if sent_ms is None or started_at is None:
         return None
     talking_ms = sent_ms - (started_at - _EPOCH) // timedelta(milliseconds=1)
-    # A sending time that implies more than the longest call is ignored: it would charge all of that
-    # time at once.
+    # If the sending time implies a longer call than the longest possible one, it is ignored.
+    # Otherwise the call would be charged for all of that time at once.
     return max(0, talking_ms) if talking_ms <= CALL_DURATION_MS_MAX else None
 
 

@@ -15,10 +15,10 @@ MILLISECONDS_FROM = 10**11
 def read_object(body: bytes) -> dict[str, Any]:
     """Read a JSON object in UTF-8. Numbers with a decimal point become Decimals.
 
-    Raises: ValueError if it is none, or repeats a key at any depth. With a repeated key, two
-    readers could see two messages.
+    Raises: ValueError if the body is not a JSON object, or repeats a key at any depth. With a
+    repeated key, two readers could see two messages.
     """
-    return read_with(_STRICT, body)
+    return read_with(_STRICT_DECODER, body)
 
 
 def read_with(decoder: json.JSONDecoder, body: bytes) -> dict[str, Any]:
@@ -53,13 +53,15 @@ def _decimal(text: str) -> Decimal:
         raise ValueError("no number") from None
 
 
-def _no_number(literal: str) -> None:
+def _reject_constant(literal: str) -> None:
     raise ValueError(f"{literal} is not a number")
 
 
-def strict_decoder(make: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
-    """Make a decoder that builds objects with `make`. Use one decoder for all bodies."""
-    return json.JSONDecoder(object_pairs_hook=make, parse_float=_decimal, parse_constant=_no_number)
+def strict_decoder(build_object: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
+    """Make a decoder that builds each object with a function. Reuse it for all bodies."""
+    return json.JSONDecoder(
+        object_pairs_hook=build_object, parse_float=_decimal, parse_constant=_reject_constant
+    )
 
 
-_STRICT = strict_decoder(each_key_once)
+_STRICT_DECODER = strict_decoder(each_key_once)

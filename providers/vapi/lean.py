@@ -17,8 +17,8 @@ from providers.vapi.fields import each_key_once, read_with, strict_decoder
 #: Messages with more bytes than this are read and stored in this reduced form.
 LEAN_FROM_BYTES = 65_536
 #: The prefix of our own members in a call's metadata, and how many of them are kept at most.
-_OURS = "holdfast_"
-_OURS_MAX = 32
+_OUR_PREFIX = "holdfast_"
+_OUR_MEMBERS_MAX = 32
 #: A text is cut to this many characters. That is longer than any text that the rules accept.
 _TEXT_LENGTH_MAX = 1_000
 
@@ -26,29 +26,29 @@ _TEXT_LENGTH_MAX = 1_000
 _Tree = Mapping[str, "_Tree | None"]
 
 
-def _plain(names: str) -> dict[str, _Tree | None]:
+def _plain_values(names: str) -> dict[str, _Tree | None]:
     return dict.fromkeys(names.split())
 
 
-_PARTY = _plain("id number twilioAccountSid")
-_SPAN = _plain("status startedAt endedAt endedReason durationSeconds cost")
-_METADATA: _Tree = {_OURS: None}
+_PARTY = _plain_values("id number twilioAccountSid")
+_SPAN = _plain_values("status startedAt endedAt endedReason durationSeconds cost")
+_METADATA: _Tree = {_OUR_PREFIX: None}
 _CALL: _Tree = {
     **_SPAN,
-    **_plain("id type assistantId phoneNumberId phoneCallProviderId campaignId"),
+    **_plain_values("id type assistantId phoneNumberId phoneCallProviderId campaignId"),
     "phoneNumber": _PARTY,
     "customer": _PARTY,
     "assistantOverrides": {"metadata": _METADATA},
-    "monitor": _plain("controlUrl"),
+    "monitor": _plain_values("controlUrl"),
 }
 _MESSAGE: _Tree = {
     **_SPAN,
-    **_plain("type timestamp assistantId phoneNumberId campaignId"),
+    **_plain_values("type timestamp assistantId phoneNumberId campaignId"),
     "call": _CALL,
     "phoneNumber": _PARTY,
     "customer": _PARTY,
     "contact": _PARTY,
-    "campaign": _plain("id assistantId phoneNumberId"),
+    "campaign": _plain_values("id assistantId phoneNumberId"),
 }
 _ENVELOPE: _Tree = {"message": _MESSAGE}
 
@@ -58,59 +58,59 @@ def read_message(body: bytes) -> dict[str, Any]:
 
     Raises: ValueError, as fields.read_object.
     """
-    return _cut(read_with(_LEAN, body), _ENVELOPE)
+    return _reduce(read_with(_LEAN_DECODER, body), _ENVELOPE)
 
 
 def read_call(body: bytes) -> dict[str, Any]:
     """Read a call object, reduced to what the rules read. Raises: as read_message."""
-    return _cut(read_with(_LEAN, body), _CALL)
+    return _reduce(read_with(_LEAN_DECODER, body), _CALL)
 
 
 def write(value: object) -> bytes:
     """Serialize a value that was read here; a number keeps its text."""
-    return _written(value).encode()
+    return _json_of(value).encode()
 
 
-def _cut(members: Mapping[str, Any], tree: _Tree) -> dict[str, Any]:
+def _reduce(members: Mapping[str, Any], tree: _Tree) -> dict[str, Any]:
     if tree is _METADATA:
-        ours = [name for name in members if name.startswith(_OURS)][:_OURS_MAX]
-        return {name: _cut_value(members[name], None) for name in ours}
-    return {name: _cut_value(members[name], tree[name]) for name in tree if name in members}
+        our_names = [name for name in members if name.startswith(_OUR_PREFIX)][:_OUR_MEMBERS_MAX]
+        return {name: _reduce_value(members[name], None) for name in our_names}
+    return {name: _reduce_value(members[name], tree[name]) for name in tree if name in members}
 
 
-def _cut_value(value: Any, tree: _Tree | None) -> Any:
+def _reduce_value(value: Any, tree: _Tree | None) -> Any:
     if isinstance(value, dict):
-        return _cut(value, tree or {})
+        return _reduce(value, tree or {})
     # No rule reads a list. An empty list replaces it, so that its type is still the wrong one.
     return [] if isinstance(value, list) else value
 
 
 def _names_in(tree: _Tree) -> set[str]:
-    found = set(tree)
+    names = set(tree)
     for inner in tree.values():
-        found |= _names_in(inner or {})
-    return found
+        names |= _names_in(inner or {})
+    return names
 
 
 _NAMES = frozenset(_names_in(_ENVELOPE))
 
 
-def _needed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _drop_unneeded(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Drop unneeded members of each object at once, so that memory use stays small."""
     members = each_key_once(pairs)
     return {
         name: value[:_TEXT_LENGTH_MAX] if isinstance(value, str) else value
         for name, value in members.items()
-        if name in _NAMES or name.startswith(_OURS)
+        if name in _NAMES or name.startswith(_OUR_PREFIX)
     }
 
 
-_LEAN = strict_decoder(_needed)
+_LEAN_DECODER = strict_decoder(_drop_unneeded)
 
 
-def _written(value: object) -> str:
+def _json_of(value: object) -> str:
     if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(k)}:{_written(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{json.dumps(k)}:{_json_of(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Decimal):
         return str(value)
     return json.dumps(value)

@@ -37,15 +37,15 @@ class VapiWebhookVerifier:
         *,
         hmac_secret: str = "",
     ) -> None:
-        self._secrets = tuple(one.encode() for one in secrets if one)
+        self._secrets = tuple(secret.encode() for secret in secrets if secret)
         self._hmac_secret = hmac_secret.encode()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> VapiWebhookVerifier:
         """Make the verifier that the settings describe."""
-        given = settings.vapi_server_secret.get_secret_value()
+        server_secrets = settings.vapi_server_secret.get_secret_value()
         return cls(
-            tuple(part.strip() for part in given.split(",")),
+            tuple(part.strip() for part in server_secrets.split(",")),
             hmac_secret=settings.vapi_hmac_secret.get_secret_value(),
         )
 
@@ -77,14 +77,18 @@ class VapiWebhookVerifier:
         bearer = headers.get("authorization", "")
         token = bearer[len(_BEARER) :] if bearer[: len(_BEARER)].lower() == _BEARER else ""
         # A server may send its own header beside the credential. Either may have the secret.
-        given = [one.strip() for one in (headers.get("x-vapi-secret", ""), token) if one.strip()]
-        if not given:
+        received = [
+            value.strip() for value in (headers.get("x-vapi-secret", ""), token) if value.strip()
+        ]
+        if not received:
             raise ForgedWebhook("the secret is missing")
         # Every pair is compared, so that the time taken does not reveal which secret matched.
-        found = [
-            hmac.compare_digest(_bytes(one), secret) for one in given for secret in self._secrets
+        matches = [
+            hmac.compare_digest(_latin1_bytes(value), secret)
+            for value in received
+            for secret in self._secrets
         ]
-        if not any(found):
+        if not any(matches):
             raise ForgedWebhook("the secret is not the one configured")
 
     def _check_time(self, headers: Mapping[str, str], now: datetime) -> None:
@@ -92,7 +96,7 @@ class VapiWebhookVerifier:
         if not signature or not timestamp:
             raise ForgedWebhook("the signature or its timestamp is missing")
         if abs(_seconds_of(timestamp) - now.timestamp()) > TOLERANCE_SECONDS:
-            raise ForgedWebhook("its timestamp differs too much from our clock")
+            raise ForgedWebhook("the timestamp differs too much from our clock")
 
     def _signature_in(self, headers: Mapping[str, str]) -> tuple[str, str]:
         signature = headers.get(_SIGNATURE_HEADER, "").strip().lower()
@@ -100,21 +104,21 @@ class VapiWebhookVerifier:
 
     def _check_hmac(self, headers: Mapping[str, str], body: bytes) -> None:
         signature, timestamp = self._signature_in(headers)
-        signed = _bytes(timestamp) + b"." + body
-        expected = hmac.new(self._hmac_secret, signed, hashlib.sha256).hexdigest()
+        signed_text = _latin1_bytes(timestamp) + b"." + body
+        expected = hmac.new(self._hmac_secret, signed_text, hashlib.sha256).hexdigest()
         # Some senders write the algorithm before the signature, as in "sha256=...".
-        bare = signature.rpartition("=")[2]
-        if not hmac.compare_digest(_bytes(bare), expected.encode()):
+        signature_hex = signature.rpartition("=")[2]
+        if not hmac.compare_digest(_latin1_bytes(signature_hex), expected.encode()):
             raise ForgedWebhook("the signature does not match this body and timestamp")
 
 
 def _seconds_of(timestamp: str) -> float:
     if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 15:
-        raise ForgedWebhook("its timestamp is not a number")
+        raise ForgedWebhook("the timestamp is not a number")
     number = int(timestamp)
     return number / 1000 if number >= MILLISECONDS_FROM else number
 
 
-def _bytes(text: str) -> bytes:
-    # Headers are read as Latin-1. Characters beyond ASCII are compared as they were sent.
+def _latin1_bytes(text: str) -> bytes:
+    # The server decodes headers as Latin-1, so this restores the bytes that the sender sent.
     return text.encode("latin-1", "backslashreplace")
