@@ -1,4 +1,4 @@
-"""Builds the ingress: its routes and the components that live as long as it does."""
+"""Builds the ingress: its routes and its long-lived components."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from db.inbox.refusals import RefusalLog
 from db.redis.client import Notifier
 from domain.calls.permission import PERMISSION_SECONDS
 from domain.events import alert_differs, alert_too_large
-from ingress.api.endpoint import AT_ONCE_MAX, ApiEndpoint
+from ingress.api.endpoint import CONCURRENT_REQUESTS_MAX, ApiEndpoint
 from ingress.api.routes import routes as api_routes
 from ingress.api.tokens import Tokens
 from ingress.calls.deadline import ANSWER_SECONDS, UrgentTransactions
@@ -46,14 +46,15 @@ from providers.vapi.webhook import VapiWebhookVerifier
 #: Seconds that requests in flight have to finish after SIGTERM.
 STOP_SECONDS = 10
 #: Longest wait at start for the stored certificates, in seconds.
-_CERTIFICATES_SECONDS = 3.0
-#: Longest transaction of the API and of verification, in seconds: a few statements at their limit.
-_LONGEST_SECONDS = 15.0
+_CERTIFICATES_WAIT_SECONDS = 3.0
+#: Longest transaction of the API and of webhook verification, in seconds. A few statements may
+#: reach their own limit within it.
+_TRANSACTION_SECONDS_MAX = 15.0
 
 
 @dataclass(frozen=True)
 class IngressLimits:
-    """Limits of the ingress. Fault runs and tests use other ones."""
+    """Limits of the ingress. Fault runs and tests use other limits."""
 
     #: Bytes of the largest webhook body accepted from PayPal or Twilio.
     body_bytes_max: int = 1_048_576
@@ -79,8 +80,8 @@ def build_app(settings: Settings, providers: Providers, limits: IngressLimits = 
         name="ingress",
         # One connection for each request of the API, two for reads beside them, and one for the
         # heartbeat.
-        pool_size=AT_ONCE_MAX + 3,
-        longest_seconds=_LONGEST_SECONDS,
+        pool_size=CONCURRENT_REQUESTS_MAX + 3,
+        longest_seconds=_TRANSACTION_SECONDS_MAX,
     )
     heartbeat = Heartbeat(database, "ingress")
     inbox = InboxBatcher(settings.database_url, notifier.notify)
@@ -93,13 +94,13 @@ def build_app(settings: Settings, providers: Providers, limits: IngressLimits = 
     api = ApiEndpoint(Tokens(settings), database)
     vapi_verifier = VapiWebhookVerifier.from_settings(settings)
     status_check = StatusCheck(vapi_verifier, api, urgent)
-    entry_points = _entry_points(
+    webhook_endpoints = _webhook_endpoints(
         PayPalProof(verifier, limits.body_bytes_max),
         TwilioProof(settings, providers.twilio, database, limits.body_bytes_max),
         VapiProof(
             vapi_verifier,
             CallAnswers(urgent, snapshot, permission_seconds=limits.permission_seconds),
-            _large_body_alert(database),
+            _make_large_body_alert(database),
             limits.vapi_bytes_max,
         ),
         inbox=inbox,
@@ -109,7 +110,7 @@ def build_app(settings: Settings, providers: Providers, limits: IngressLimits = 
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        with move_on_after(_CERTIFICATES_SECONDS):
+        with move_on_after(_CERTIFICATES_WAIT_SECONDS):
             # Without a database the ingress starts anyway and loads the certificates later.
             await to_thread.run_sync(verifier.certificates.load, abandon_on_cancel=True)
         await inbox.start()
@@ -128,17 +129,17 @@ def build_app(settings: Settings, providers: Providers, limits: IngressLimits = 
         providers.close()
 
     app = Starlette(
-        routes=_routes(entry_points, api, status_check, Ready(database, heartbeat)),
+        routes=_routes(webhook_endpoints, api, status_check, Ready(database, heartbeat)),
         exception_handlers={HTTPException: on_http_exception, Exception: on_error},
         lifespan=lifespan,
     )
     # A path with an extra slash is an unknown route. A redirect would use the Host header, which
     # the sender controls, and no provider follows redirects.
     app.router.redirect_slashes = False
-    return Front(app, entry_points)
+    return Front(app, webhook_endpoints)
 
 
-def _large_body_alert(database: Database) -> Callable[[str, int], None]:
+def _make_large_body_alert(database: Database) -> Callable[[str, int], None]:
     def alert_large_body(declared: str, bytes_max: int) -> None:
         database.run(
             lambda session: alert_too_large(
@@ -149,7 +150,7 @@ def _large_body_alert(database: Database) -> Callable[[str, int], None]:
     return alert_large_body
 
 
-def _entry_points(
+def _webhook_endpoints(
     paypal: PayPalProof,
     twilio: TwilioProof,
     vapi: VapiProof,
@@ -166,29 +167,30 @@ def _entry_points(
             )
         )
 
-    of_paypal = WebhookEndpoint("paypal", paypal, inbox, refusals, alert_forged=alert_forged)
+    paypal_endpoint = WebhookEndpoint("paypal", paypal, inbox, refusals, alert_forged=alert_forged)
     # Twilio signs the whole body. A different body under the same id is a repeat with more details.
-    of_twilio = WebhookEndpoint("twilio", twilio, inbox, refusals)
-    # We derive the ids of Vapi's messages. A different body under one id is the same status again.
-    of_vapi = WebhookEndpoint("vapi", vapi, inbox, refusals)
+    twilio_endpoint = WebhookEndpoint("twilio", twilio, inbox, refusals)
+    # We derive the ids of Vapi's messages. A different body under one id reports the same status
+    # again.
+    vapi_endpoint = WebhookEndpoint("vapi", vapi, inbox, refusals)
     return {
-        "/webhooks/paypal": of_paypal,
-        "/api/webhooks/paypal": of_paypal,
-        "/webhooks/twilio": of_twilio,
-        "/webhooks/vapi": of_vapi,
-        "/api/vapi/webhook": of_vapi,
+        "/webhooks/paypal": paypal_endpoint,
+        "/api/webhooks/paypal": paypal_endpoint,
+        "/webhooks/twilio": twilio_endpoint,
+        "/webhooks/vapi": vapi_endpoint,
+        "/api/vapi/webhook": vapi_endpoint,
     }
 
 
 def _routes(
-    entry_points: dict[str, WebhookEndpoint],
+    webhook_endpoints: dict[str, WebhookEndpoint],
     api: ApiEndpoint,
     status_check: StatusCheck,
     ready: Ready,
 ) -> list[Route]:
     return [
         # Front serves POST. These routes only answer other methods, with 405 and Allow.
-        *(Route(path, entry_point, methods=["POST"]) for path, entry_point in entry_points.items()),
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in webhook_endpoints.items()),
         Route("/webhooks/vapi/status-check", status_check.answer, methods=["POST"]),
         Route("/api/vapi/webhook/status-check", status_check.answer, methods=["POST"]),
         *api_routes(api),

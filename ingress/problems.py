@@ -1,4 +1,4 @@
-"""Which code an error is answered with, and the documentation of each code."""
+"""Choose the code that answers an error, and describe each code to callers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from providers.errors import (
     MalformedWebhook,
 )
 
-#: The code of each error that carries none itself. A refusal of the domain carries its code.
+#: The code of each error class that carries no code itself. A refusal of the domain carries its own
+#: code.
 ERROR_CODES: Mapping[type[Exception], Code] = {
     NotConfigured: API_NOT_CONFIGURED,
     BadToken: UNAUTHENTICATED,
@@ -50,7 +51,7 @@ def refusal_for(
     error: Exception, detail: str, *, retry_after_seconds: int | None = None
 ) -> HttpRefusal:
     """Make the refusal that answers an error of ERROR_CODES or of a subclass."""
-    code = next(ERROR_CODES[one] for one in type(error).__mro__ if one in ERROR_CODES)
+    code = next(ERROR_CODES[cls] for cls in type(error).__mro__ if cls in ERROR_CODES)
     return HttpRefusal(code, detail, retry_after_seconds=retry_after_seconds)
 
 

@@ -1,4 +1,4 @@
-"""What every API endpoint shares: authentication, the body, threads and problems.
+"""Turn plain functions into API endpoints: authentication, the body and problems.
 
 An endpoint is a plain function of a session, the request and `now`. It runs in a transaction on
 one of the API's own threads.
@@ -36,11 +36,12 @@ from ingress.problems import refusal_for
 
 #: Largest request body of the API, in bytes.
 BODY_BYTES_MAX = 65_536
-#: Requests that this process works on at the same time.
-AT_ONCE_MAX = 16
+#: How many API requests this process works on at the same time.
+CONCURRENT_REQUESTS_MAX = 16
+#: Seconds that a caller should wait after a 503 before it repeats its request.
 _RETRY_AFTER_SECONDS = 2
 #: Accepted media types of a body: `curl -d` sends a form type, and some clients send none.
-_MEDIA_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
+_ACCEPTED_MEDIA_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class AuthorizedRequest:
 
 
 #: An endpoint's function. A refusal that it raises rolls the transaction back. A refusal that it
-#: returns commits it, and keeps changes such as a pairing or an alert.
-Work = Callable[[Session, AuthorizedRequest, datetime], dict[str, Any] | Refused]
+#: returns lets the transaction commit, so that changes such as a pairing or an alert are kept.
+EndpointFunction = Callable[[Session, AuthorizedRequest, datetime], dict[str, Any] | Refused]
 
 
 class ApiEndpoint:
@@ -63,9 +64,9 @@ class ApiEndpoint:
     def __init__(self, tokens: Tokens, database: Database) -> None:
         self._tokens = tokens
         self._database = database
-        self._limiter = CapacityLimiter(AT_ONCE_MAX)
+        self._limiter = CapacityLimiter(CONCURRENT_REQUESTS_MAX)
 
-    def endpoint(self, scope: str, work: Work) -> Callable[[Request], Any]:
+    def endpoint(self, scope: str, function: EndpointFunction) -> Callable[[Request], Any]:
         """Turn a function into an endpoint that requires a scope."""
 
         async def answer(request: Request) -> Response:
@@ -75,11 +76,11 @@ class ApiEndpoint:
                 return refusal_response(refusal)
             try:
                 authorized = AuthorizedRequest(
-                    bearer, await fields_of(request), request.path_params
+                    bearer, await read_fields(request), request.path_params
                 )
                 content = await to_thread.run_sync(
                     lambda: self._database.run(
-                        lambda session: work(session, authorized, clock(session))
+                        lambda session: function(session, authorized, clock(session))
                     ),
                     limiter=self._limiter,
                 )
@@ -97,7 +98,7 @@ class ApiEndpoint:
 
     @property
     def is_configured(self) -> bool:
-        """Whether keys to verify tokens with are configured."""
+        """Whether a key file for verifying tokens is configured."""
         return self._tokens.is_configured
 
     def authenticate(self, request: Request, scope: str) -> Bearer:
@@ -131,36 +132,36 @@ def refusal_response(refusal: HttpRefusal) -> Response:
 
 
 def unavailable(error: Exception) -> HttpRefusal:
-    """Make a 503: the caller may soon repeat the request with the same key."""
+    """Make a 503 refusal: the caller may soon repeat the request with the same key."""
     cause = f"Cause: {type(error).__name__}."
     return refusal_for(error, cause, retry_after_seconds=_RETRY_AFTER_SECONDS)
 
 
-async def fields_of(request: Request) -> Fields:
+async def read_fields(request: Request) -> Fields:
     """Read a request's fields: a GET's or HEAD's query, otherwise the JSON body.
 
     Raises: HttpRefusal 400, 408, 413, 415.
     """
     if request.method in ("GET", "HEAD"):
         return Fields(dict(request.query_params), is_text=True)
-    if media_type_of(request.headers.get("content-type", "")) not in _MEDIA_TYPES:
+    if media_type_of(request.headers.get("content-type", "")) not in _ACCEPTED_MEDIA_TYPES:
         raise HttpRefusal(UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
-    return Fields(object_of(await body_of(request)))
+    return Fields(parse_json_object(await read_request_body(request)))
 
 
-async def body_of(request: Request) -> bytes:
+async def read_request_body(request: Request) -> bytes:
     """Read a request's body. Raises: HttpRefusal 400, 408, 413."""
     delivery = Delivery(request.scope, request.receive)
     return await read_body(delivery, media_type=None, bytes_max=BODY_BYTES_MAX)
 
 
-def object_of(body: bytes) -> dict[str, Any]:
-    """Read a JSON object. Numbers with a decimal point become Decimals.
+def parse_json_object(body: bytes) -> dict[str, Any]:
+    """Parse a body as a JSON object. Numbers with a decimal point become Decimals.
 
     Raises: HttpRefusal 400.
     """
     try:
-        value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
+        value = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
     except (ValueError, RecursionError, InvalidOperation):
         # InvalidOperation: the exponent is too large even for a Decimal.
         raise HttpRefusal(MALFORMED_REQUEST, "The body is not JSON.") from None
@@ -169,5 +170,5 @@ def object_of(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _no_number(literal: str) -> None:
+def _refuse_constant(literal: str) -> None:
     raise ValueError(f"{literal} is not a number")

@@ -1,4 +1,4 @@
-"""The API's routes: for each path, its function and the scope it needs."""
+"""The API's routes: each path has a function and a scope that the token needs."""
 
 from __future__ import annotations
 
@@ -11,29 +11,39 @@ from ingress.api.endpoint import ApiEndpoint
 from ingress.api.openapi import document
 from ingress.problems import describe_problem
 
-_READS_WALLET, _READS_CALLS, _WRITES_CALLS = "wallet:read", "calls:read", "calls:write"
+_WALLET_READ_SCOPE, _CALLS_READ_SCOPE, _CALLS_WRITE_SCOPE = (
+    "wallet:read",
+    "calls:read",
+    "calls:write",
+)
 
 
 def routes(api: ApiEndpoint) -> list[Route]:
     """List the API's routes."""
-    reads = [
-        ("/api/billing/wallet", _READS_WALLET, billing.read_wallet),
-        ("/api/wallet/balance", _READS_WALLET, billing.read_wallet),
-        ("/api/billing/wallet/transactions", _READS_WALLET, billing.read_transactions),
-        ("/api/calls/costs", _READS_CALLS, calls.read_costs),
-        ("/api/calls/{id}", _READS_CALLS, calls.read_call),
+    get_routes = [
+        ("/api/billing/wallet", _WALLET_READ_SCOPE, billing.read_wallet),
+        ("/api/wallet/balance", _WALLET_READ_SCOPE, billing.read_wallet),
+        ("/api/billing/wallet/transactions", _WALLET_READ_SCOPE, billing.read_transactions),
+        ("/api/calls/costs", _CALLS_READ_SCOPE, calls.read_costs),
+        ("/api/calls/{id}", _CALLS_READ_SCOPE, calls.read_call),
     ]
-    writes = [
-        ("/api/billing/reserve-credits", _WRITES_CALLS, billing.reserve_credits),
-        ("/api/billing/commit-credits", _WRITES_CALLS, billing.commit_credits),
+    post_routes = [
+        ("/api/billing/reserve-credits", _CALLS_WRITE_SCOPE, billing.reserve_credits),
+        ("/api/billing/commit-credits", _CALLS_WRITE_SCOPE, billing.commit_credits),
     ]
     return [
-        *(Route(path, api.endpoint(scope, work), methods=["GET"]) for path, scope, work in reads),
-        *(Route(path, api.endpoint(scope, work), methods=["POST"]) for path, scope, work in writes),
+        *(
+            Route(path, api.endpoint(scope, function), methods=["GET"])
+            for path, scope, function in get_routes
+        ),
+        *(
+            Route(path, api.endpoint(scope, function), methods=["POST"])
+            for path, scope, function in post_routes
+        ),
         Route("/problems/{code}", describe_problem, methods=["GET"]),
-        Route("/api/openapi.json", _describe, methods=["GET"]),
+        Route("/api/openapi.json", _show_openapi, methods=["GET"]),
     ]
 
 
-async def _describe(_request: Request) -> Response:
+async def _show_openapi(_request: Request) -> Response:
     return JSONResponse(document())

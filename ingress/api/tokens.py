@@ -1,7 +1,7 @@
 """Verifies bearer tokens: JSON Web Tokens signed with our rotating keys.
 
-Each key has exactly one algorithm. Only the token decides which organization a request acts for
-and what it may do; nothing else in the request does.
+Each key has exactly one algorithm. Only the token decides which organization a request acts for,
+and what the request may do.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ LEEWAY_SECONDS = 30
 _TOKEN_LENGTH_MAX = 8_192
 _SHARED_KEY_BYTES_MIN = 32
 _RSA_KEY_BITS_MIN = 2_048
-#: Seconds between two checks whether the key file has changed.
-_RECHECK_SECONDS = 5.0
+#: Seconds between two checks of whether the key file has changed.
+_FILE_CHECK_SECONDS = 5.0
+#: Longest organization id in a token, in characters.
 _ID_LENGTH_MAX = 64
 
 
@@ -41,7 +42,7 @@ class BadToken(Exception):
 
 
 class NotConfigured(Exception):
-    """No keys to verify tokens with are configured."""
+    """No key file is configured, so no token can be verified."""
 
     def __init__(self) -> None:
         super().__init__("API_JWKS_FILE is not set.")
@@ -70,13 +71,13 @@ class Keys:
         self._keys: dict[str, tuple[str, Any]] = {}
 
     def key(self, kid: str) -> tuple[str, Any] | None:
-        """Return a key's algorithm and the key; None if there is no such key."""
+        """Return a key's algorithm and the key; None if no key has this id."""
         with self._lock:
-            if self._clock() - self._checked_at >= _RECHECK_SECONDS:
-                self._refresh()
+            if self._clock() - self._checked_at >= _FILE_CHECK_SECONDS:
+                self._reload_if_changed()
             return self._keys.get(kid)
 
-    def _refresh(self) -> None:
+    def _reload_if_changed(self) -> None:
         self._checked_at = self._clock()
         try:
             status = self._path.stat()
@@ -96,26 +97,28 @@ def read_keys(content: str) -> dict[str, tuple[str, Any]]:
     algorithm outside ALGORITHMS, or too few bits.
     """
     try:
-        given = json.loads(content)
+        document = json.loads(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    listed = given.get("keys") if isinstance(given, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+    key_entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(key_entries, list) or not all(
+        isinstance(key_entry, dict) for key_entry in key_entries
+    ):
         raise ValueError("it has no list of keys")
     keys: dict[str, tuple[str, Any]] = {}
-    for one in listed:
-        kid, algorithm = one.get("kid"), one.get("alg")
+    for key_entry in key_entries:
+        kid, algorithm = key_entry.get("kid"), key_entry.get("alg")
         if not isinstance(kid, str) or not kid or algorithm not in ALGORITHMS:
             raise ValueError(f"each key needs a kid, and an alg from {', '.join(ALGORITHMS)}")
         if kid in keys:
             raise ValueError(f"two keys are called {kid}")
-        keys[kid] = (algorithm, _key_of(one, kid, algorithm))
+        keys[kid] = (algorithm, _load_key(key_entry, kid, algorithm))
     return keys
 
 
-def _key_of(given: dict[str, Any], kid: str, algorithm: str) -> Any:
+def _load_key(key_entry: dict[str, Any], kid: str, algorithm: str) -> Any:
     try:
-        key = jwt.PyJWK.from_dict(given, algorithm=algorithm).key
+        key = jwt.PyJWK.from_dict(key_entry, algorithm=algorithm).key
     except jwt.PyJWTError as error:
         raise ValueError(f"key {kid}: {error}") from None
     if algorithm == "HS256" and len(key) < _SHARED_KEY_BYTES_MIN:
@@ -154,13 +157,13 @@ class Tokens:
             raise BadToken("the token is too long")
         try:
             header = jwt.get_unverified_header(token)
-            found = self._keys.key(str(header.get("kid")))
-            if found is None or header.get("alg") != found[0]:
+            algorithm_and_key = self._keys.key(str(header.get("kid")))
+            if algorithm_and_key is None or header.get("alg") != algorithm_and_key[0]:
                 raise BadToken("the token names no key of API_JWKS_FILE")
             claims = jwt.decode(
                 token,
-                found[1],
-                algorithms=[found[0]],
+                algorithm_and_key[1],
+                algorithms=[algorithm_and_key[0]],
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=LEEWAY_SECONDS,
@@ -170,14 +173,14 @@ class Tokens:
             raise BadToken("the token has expired") from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise BadToken("the token's signature or a claim is invalid") from None
-        return _bearer(claims)
+        return _bearer_of_claims(claims)
 
 
-def _bearer(claims: dict[str, Any]) -> Bearer:
-    end = claims["exp"]
-    if isinstance(end, bool) or not isinstance(end, int | float):
+def _bearer_of_claims(claims: dict[str, Any]) -> Bearer:
+    expires_at = claims["exp"]
+    if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
         raise BadToken("the token's end is not a number")
-    if end > time.time() + LIFE_SECONDS_MAX + LEEWAY_SECONDS:
+    if expires_at > time.time() + LIFE_SECONDS_MAX + LEEWAY_SECONDS:
         raise BadToken(f"a token lives {LIFE_SECONDS_MAX} s at most")
     organization_id, scope = claims.get("org"), claims.get("scope", "")
     if not isinstance(organization_id, str) or not 0 < len(organization_id) <= _ID_LENGTH_MAX:

@@ -1,7 +1,7 @@
 """Answers Vapi's questions about calls in time, even without the database.
 
-Without a result from the database, a call is refused unless its organization has chosen to admit
-it. A campaign may then not dial.
+If the database gives no result in time, the call is refused, unless its organization has chosen to
+admit such calls. A campaign may then not dial.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 
 log = get_logger(__name__)
 
-#: The database did not answer in time, or its outcome is unknown.
-_NO_ANSWER = (TooLate, NotYet, OutcomeUnknown)
+#: Errors that mean: the database did not answer in time, or its outcome is unknown.
+_DATABASE_FAILURES = (TooLate, NotYet, OutcomeUnknown)
 
 
 class CallAnswers:
     """Answers the messages whose answer Vapi uses.
 
-    `began` is the message's arrival on the monotonic clock. A permission to dial holds money for
-    `permission_seconds`, unless it is used.
+    `began` is the monotonic time at which the message arrived. An unused permission to dial holds
+    money for `permission_seconds`.
     """
 
     def __init__(
@@ -73,80 +73,88 @@ class CallAnswers:
         return answer_other(message.type)
 
     async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:
-        # Read once: the undo and the answer without the database must use the same terms.
+        # The snapshot is read once, because the undo and the answer without the database must use
+        # the same terms.
         entry_point = self._snapshot.entry_point_of(ask)
-        undo = None if _is_open(entry_point) else _withdraw
+        undo = None if _admits_without_database(entry_point) else _withdraw
         try:
-            made = await self._urgent.run(_admitting(ask), until=until, undo=undo)
-        except _NO_ANSWER as error:
-            return self._without_an_answer(ask, entry_point, error)
+            decision = await self._urgent.run(_admission_work(ask), until=until, undo=undo)
+        except _DATABASE_FAILURES as error:
+            return self._answer_without_database(ask, entry_point, error)
         except Exception:
             # If a bug left Vapi without an answer, the caller would hear silence until it gives up.
             log.exception("call_not_decided", call=ask.external_id)
             return answer_refused(Terms().refusal_text)
-        if made.refusal is not None or made.assistant_id is None:
-            org, reason = made.organization_id, made.refusal
+        if decision.refusal is not None or decision.assistant_id is None:
+            org, reason = decision.organization_id, decision.refusal
             if not log_refusal(org, reason, what="call", call=ask.external_id):
                 log.info("call_refused", call=ask.external_id, reason=reason)
-            return answer_refused(made.text)
-        ours = {OUR_ORGANIZATION: made.organization_id or "", OUR_CALL: made.call_id or ""}
-        return answer_admitted(made.assistant_id, made.max_duration_seconds, ours)
+            return answer_refused(decision.text)
+        metadata = {
+            OUR_ORGANIZATION: decision.organization_id or "",
+            OUR_CALL: decision.call_id or "",
+        }
+        return answer_admitted(decision.assistant_id, decision.max_duration_seconds, metadata)
 
-    def _without_an_answer(
+    def _answer_without_database(
         self, ask: CallAsk, entry_point: KnownEntryPoint | None, error: Exception
     ) -> dict[str, Any]:
         log.error(
             "call_decided_without_database",
             call=ask.external_id,
-            admitted=_is_open(entry_point),
+            admitted=_admits_without_database(entry_point),
             error=type(error).__name__,
         )
-        if entry_point is None or not _is_open(entry_point):
+        if entry_point is None or not _admits_without_database(entry_point):
             return answer_refused(entry_point.refusal_text if entry_point else Terms().refusal_text)
         # The first report of this call creates its row and starts metering (domain/calls/adoption).
         call_id = new_id("call")
         token = fail_open_token(
             entry_point.fail_open_key or "", entry_point.organization_id, call_id, ask.external_id
         )
-        ours = {OUR_ORGANIZATION: entry_point.organization_id, OUR_CALL: call_id, OUR_TOKEN: token}
+        metadata = {
+            OUR_ORGANIZATION: entry_point.organization_id,
+            OUR_CALL: call_id,
+            OUR_TOKEN: token,
+        }
         return answer_admitted(
-            str(entry_point.assistant_id), int(entry_point.fail_open_seconds or 0), ours
+            str(entry_point.assistant_id), int(entry_point.fail_open_seconds or 0), metadata
         )
 
     async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
         try:
-            made = await self._urgent.run(
+            decision = await self._urgent.run(
                 lambda session, now: permission.permit(
                     session, ask, now, permission_seconds=self._permission_seconds
                 ),
                 until=until,
                 undo=_withdraw,
             )
-            org, reason = made.organization_id, made.refusal
-            logged = log_refusal(org, reason, what="contact", campaign=ask.campaign_id)
-            if reason is not None and not logged:
+            org, reason = decision.organization_id, decision.refusal
+            was_logged = log_refusal(org, reason, what="contact", campaign=ask.campaign_id)
+            if reason is not None and not was_logged:
                 log.info("contact_refused", campaign=ask.campaign_id, reason=reason)
-            return answer_predial(made.refusal is None)
-        except _NO_ANSWER as error:
+            return answer_predial(decision.refusal is None)
+        except _DATABASE_FAILURES as error:
             log.error("campaign_not_decided", campaign=ask.campaign_id, error=type(error).__name__)
             return answer_predial(False)
 
 
-def _admitting(ask: CallAsk) -> Callable[[Session, datetime], Admission]:
+def _admission_work(ask: CallAsk) -> Callable[[Session, datetime], Admission]:
     return lambda session, now: admission.admit(session, ask, now)
 
 
-def _is_open(entry_point: KnownEntryPoint | None) -> bool:
+def _admits_without_database(entry_point: KnownEntryPoint | None) -> bool:
     """Return whether a call is admitted without the database.
 
-    If so, a decision that was made too late is kept.
+    In that case, a decision that the database makes too late is kept.
     """
     return entry_point is not None and bool(
         entry_point.fail_open_seconds and entry_point.assistant_id
     )
 
 
-def _withdraw(session: Session, made: Admission | Permission, now: datetime) -> None:
-    # A call that was known before was admitted or reserved by another request, and stays.
-    if made.is_new and made.organization_id and made.call_id:
-        admission.withdraw(session, made.organization_id, made.call_id, now)
+def _withdraw(session: Session, decision: Admission | Permission, now: datetime) -> None:
+    # Another request has admitted or reserved a call that was known before. That call stays.
+    if decision.is_new and decision.organization_id and decision.call_id:
+        admission.withdraw(session, decision.organization_id, decision.call_id, now)

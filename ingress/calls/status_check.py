@@ -1,7 +1,7 @@
 """The status check: reports to an authorized client whether a call must end now.
 
-Vapi neither requests it by itself nor obeys the answer, so our tick ends calls. The endpoint still
-answers both Vapi and the company's backend.
+Vapi neither requests this check by itself nor obeys the answer, so our tick ends calls. The
+endpoint still answers both Vapi and the company's backend.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from base.problems.details import Problem
 from base.problems.requests import MALFORMED_REQUEST
 from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.calls.status_check import StatusAnswer, check_status
-from ingress.api.endpoint import ApiEndpoint, body_of, object_of, refusal_response, unavailable
+from ingress.api.endpoint import (
+    ApiEndpoint,
+    parse_json_object,
+    read_request_body,
+    refusal_response,
+    unavailable,
+)
 from ingress.api.fields import Fields
 from ingress.calls.deadline import TooLate, UrgentTransactions
 from ingress.http.responses import HttpRefusal, problem_response
@@ -28,7 +34,7 @@ from ingress.problems import refusal_for
 from providers.errors import ForgedWebhook
 from providers.vapi.webhook import VapiWebhookVerifier
 
-#: The scope that a token needs.
+#: The scope that a token needs for a status check.
 SCOPE = "calls:read"
 
 
@@ -50,9 +56,9 @@ class StatusCheck:
         """Answer with endCall and its reason, or with remainingSeconds."""
         began = time.monotonic()
         try:
-            body = await body_of(request)
-            organization_id = self._prove(request, body)
-            call_id, reported_seconds = _asked(object_of(body))
+            body = await read_request_body(request)
+            organization_id = self._authenticate(request, body)
+            call_id, reported_seconds = _parse_request(parse_json_object(body))
 
             def check(session: Session, now: datetime) -> StatusAnswer:
                 return check_status(
@@ -63,16 +69,16 @@ class StatusCheck:
                     now=now,
                 )
 
-            found = await self._urgent.run(check, until=began + self._urgent.answer_seconds)
+            answer = await self._urgent.run(check, until=began + self._urgent.answer_seconds)
         except HttpRefusal as refusal:
             return refusal_response(refusal)
         except Refused as error:
             return problem_response(Problem(error.code, error.detail))
         except (TooLate, NotYet, OutcomeUnknown) as error:
             return refusal_response(unavailable(error))
-        return JSONResponse(_body_of(found))
+        return JSONResponse(_answer_fields(answer))
 
-    def _prove(self, request: Request, body: bytes) -> str | None:
+    def _authenticate(self, request: Request, body: bytes) -> str | None:
         """Return the organization that the call must belong to; None for Vapi.
 
         Vapi may check the calls of all organizations. Raises: HttpRefusal 401, 403.
@@ -86,8 +92,8 @@ class StatusCheck:
         return None
 
 
-def _asked(given: dict[str, Any]) -> tuple[str, int | None]:
-    call, message = given.get("call"), given.get("message")
+def _parse_request(body: dict[str, Any]) -> tuple[str, int | None]:
+    call, message = body.get("call"), body.get("message")
     if not isinstance(call, dict):
         call = message.get("call") if isinstance(message, dict) else None
     if not isinstance(call, dict):
@@ -101,7 +107,7 @@ def _asked(given: dict[str, Any]) -> tuple[str, int | None]:
     return call_id, int(number)
 
 
-def _body_of(found: StatusAnswer) -> dict[str, Any]:
-    if found.end_call:
-        return {"endCall": True, "reason": found.reason, "message": found.message}
-    return {"endCall": False, "remainingSeconds": found.remaining_seconds}
+def _answer_fields(answer: StatusAnswer) -> dict[str, Any]:
+    if answer.end_call:
+        return {"endCall": True, "reason": answer.reason, "message": answer.message}
+    return {"endCall": False, "remainingSeconds": answer.remaining_seconds}

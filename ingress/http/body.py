@@ -1,4 +1,4 @@
-"""Reads a request's raw body with limits on size and time, unchanged as signed."""
+"""Reads a request's raw body, byte for byte, with limits on its size and time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ingress.http.delivery import Delivery
 from ingress.http.responses import HttpRefusal
 
 #: Seconds that a sender has to deliver its whole body.
-_BODY_SECONDS = 10
+_BODY_SECONDS_MAX = 10
 #: A body of more bytes than this is large.
 LARGE_BYTES = 1_048_576
 
@@ -25,8 +25,8 @@ LARGE_BYTES = 1_048_576
 class LargeBodies:
     """Limits how many large bodies are in memory at the same time.
 
-    A body that waits too long for a place is refused with 503. Until then the server stops reading
-    its connection, so that the body stays with its sender.
+    A body that waits too long for a place is refused with 503. While the body waits, the server
+    does not read the connection, so that the body stays with its sender.
     """
 
     def __init__(self, *, at_once: int = 2, wait_seconds: float = 5.0) -> None:
@@ -40,8 +40,8 @@ class LargeBodies:
         A body without a declared length counts as large, unless it has already arrived whole.
         Raises: HttpRefusal 503.
         """
-        declared = delivery.headers.get("content-length", "")
-        is_small = declared.isdigit() and int(declared) <= LARGE_BYTES
+        declared_length = delivery.headers.get("content-length", "")
+        is_small = declared_length.isdigit() and int(declared_length) <= LARGE_BYTES
         if delivery.is_whole or is_small:
             yield False
             return
@@ -58,25 +58,31 @@ class LargeBodies:
 
 
 async def read_body(delivery: Delivery, *, media_type: str | None, bytes_max: int) -> bytes:
-    """Read the body exactly as received; without `media_type`, of any media type.
+    """Read the body exactly as received. Without `media_type`, any type is accepted.
 
     Raises: HttpRefusal 415 for another media type; 413 if the declared or the actual length is more
     than `bytes_max`; 400 if the body is empty or breaks off; 408 if it takes too long.
     """
-    given = delivery.headers.get("content-type", "")
-    if media_type is not None and given != media_type and media_type_of(given) != media_type:
+    content_type = delivery.headers.get("content-type", "")
+    if (
+        media_type is not None
+        and content_type != media_type
+        and media_type_of(content_type) != media_type
+    ):
         raise HttpRefusal(UNSUPPORTED_MEDIA_TYPE, f"Send {media_type}.")
-    declared = delivery.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > bytes_max:
+    declared_length = delivery.headers.get("content-length", "")
+    if declared_length.isdigit() and int(declared_length) > bytes_max:
         raise HttpRefusal(BODY_TOO_LARGE, f"At most {bytes_max} bytes.")
     if delivery.is_whole:
         body = await _read_all(delivery, bytes_max)
     else:
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with asyncio.timeout(_BODY_SECONDS_MAX):
                 body = await _read_all(delivery, bytes_max)
         except TimeoutError:
-            raise HttpRefusal(REQUEST_TIMEOUT, f"The body took over {_BODY_SECONDS} s.") from None
+            raise HttpRefusal(
+                REQUEST_TIMEOUT, f"The body took over {_BODY_SECONDS_MAX} s."
+            ) from None
     if not body:
         raise HttpRefusal(MALFORMED_REQUEST, "The body is empty.")
     return body

@@ -16,13 +16,13 @@ from base.problems.requests import INTERNAL_ERROR, METHOD_NOT_ALLOWED, NOT_FOUND
 
 log = get_logger(__name__)
 
-#: The codes of the errors that Starlette's routing raises.
-_ROUTING = {code.status: code for code in (NOT_FOUND, METHOD_NOT_ALLOWED)}
-_JSON = (b"content-type", b"application/json")
+#: The codes of the errors that Starlette's routing raises, by HTTP status.
+_ROUTING_CODES = {code.status: code for code in (NOT_FOUND, METHOD_NOT_ALLOWED)}
+_JSON_HEADER = (b"content-type", b"application/json")
 
 
 class HttpRefusal(Exception):
-    """A request is refused, and the response is this problem."""
+    """The request is refused. `problem` is the response."""
 
     def __init__(
         self, code: Code, detail: str = "", *, retry_after_seconds: int | None = None
@@ -47,16 +47,16 @@ async def accept(send: Send, verdict: str, correlation_id: str) -> None:
     body = (
         f'{{"received":true,"verdict":"{verdict}","correlation_id":"{correlation_id}"}}'
     ).encode()
-    headers = [_JSON, (b"content-length", str(len(body)).encode())]
+    headers = [_JSON_HEADER, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 async def on_http_exception(_request: Request, error: Exception) -> Response:
-    """Answer unknown routes and methods with problems."""
-    if not isinstance(error, HTTPException) or error.status_code not in _ROUTING:
+    """Answer an unknown route or method with a problem."""
+    if not isinstance(error, HTTPException) or error.status_code not in _ROUTING_CODES:
         return await on_error(_request, error)
-    return problem_response(Problem(_ROUTING[error.status_code]), dict(error.headers or {}))
+    return problem_response(Problem(_ROUTING_CODES[error.status_code]), dict(error.headers or {}))
 
 
 async def on_error(_request: Request, error: Exception) -> Response:

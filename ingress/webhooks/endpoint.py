@@ -1,4 +1,4 @@
-"""What all webhook endpoints share: correlation ids, the inbox and refusals."""
+"""Receive webhooks: verify each delivery, store its event, log refusals."""
 
 from __future__ import annotations
 
@@ -32,72 +32,76 @@ log = get_logger(__name__)
 _RETRY_AFTER_SECONDS = 5
 
 
-class Answered(NamedTuple):
+class ImmediateResponse(NamedTuple):
     """The immediate response to a message that is not stored in the inbox."""
 
     content: Mapping[str, Any]
 
 
 #: Verifies a delivery and returns the event to store, or the response to send at once.
-Prove = Callable[[Delivery, str], Awaitable[Received | Answered]]
+Verify = Callable[[Delivery, str], Awaitable[Received | ImmediateResponse]]
 
 
 class WebhookEndpoint:
-    """A webhook endpoint: verify with `prove`, store, and only then answer 2xx.
+    """Verifies each delivery, stores its event, and only then answers 2xx.
 
-    It is a complete ASGI application: only the server is between it and the socket.
+    The endpoint is a complete ASGI application: only the server is between it and the socket.
     """
 
     def __init__(
         self,
         source: str,
-        prove: Prove,
+        verify: Verify,
         inbox: InboxBatcher,
         refusals: RefusalLog,
         *,
         alert_forged: Callable[[Received], None] | None = None,
     ) -> None:
         self._source = source
-        self._prove = prove
+        self._verify = verify
         self._inbox = inbox
         self._refusals = refusals
-        #: Raises an alert if a known event id arrives with a different body. Without it, such a
-        #: delivery counts as a repeat.
+        #: Raises an alert if a known event id arrives with a different body. Without this function,
+        #: the delivery counts as a repeat.
         self._alert_forged = alert_forged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one delivery with 2xx only after its event is committed."""
         correlation_id = new_id("cor")
         try:
-            taken = await self._take_in(Delivery(scope, receive), correlation_id)
+            result = await self._verify_and_store(Delivery(scope, receive), correlation_id)
         except HttpRefusal as refusal:
             problem = refusal.problem
             with bound(correlation_id=correlation_id):
                 self._refusals.add(
                     self._source, problem.code.status, f"{problem.code}: {problem.detail}"
                 )
-            wait = refusal.retry_after_seconds
-            response = problem_response(problem, {"Retry-After": str(wait)} if wait else None)
+            retry_seconds = refusal.retry_after_seconds
+            response = problem_response(
+                problem, {"Retry-After": str(retry_seconds)} if retry_seconds else None
+            )
             await response(scope, receive, send)
         else:
-            if isinstance(taken, Answered):
-                await JSONResponse(taken.content)(scope, receive, send)
+            if isinstance(result, ImmediateResponse):
+                await JSONResponse(result.content)(scope, receive, send)
             else:
-                await accept(send, taken, correlation_id)
+                await accept(send, result, correlation_id)
 
-    async def _take_in(self, delivery: Delivery, correlation_id: str) -> Verdict | Answered:
+    async def _verify_and_store(
+        self, delivery: Delivery, correlation_id: str
+    ) -> Verdict | ImmediateResponse:
         try:
-            event = await self._prove(delivery, correlation_id)
-            if isinstance(event, Answered):
+            event = await self._verify(delivery, correlation_id)
+            if isinstance(event, ImmediateResponse):
                 return event
             verdict = await self._inbox.receive(event)
         except (ForgedWebhook, MalformedWebhook) as error:
             raise refusal_for(error, str(error)) from None
         except (CertificateUnavailable, ProviderUnavailable, CredentialsRejected) as error:
             self._log(correlation_id).error("verification_unavailable", error=str(error))
-            raise _later(error, "It cannot be verified now.") from None
+            raise _refusal_with_retry(error, "It cannot be verified now.") from None
         except InboxUnavailable as error:
-            raise _later(error, f"It cannot be stored now ({error}).") from None
+            raise _refusal_with_retry(error, f"It cannot be stored now ({error}).") from None
         if verdict is Verdict.DIFFERS and self._alert_forged is not None:
             self._log(correlation_id).error("event_differs", external_id=event.external_id)
             try:
@@ -114,5 +118,5 @@ class WebhookEndpoint:
         return log.bind(correlation_id=correlation_id, source=self._source)
 
 
-def _later(error: Exception, detail: str) -> HttpRefusal:
+def _refusal_with_retry(error: Exception, detail: str) -> HttpRefusal:
     return refusal_for(error, detail, retry_after_seconds=_RETRY_AFTER_SECONDS)

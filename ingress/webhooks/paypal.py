@@ -1,4 +1,4 @@
-"""PayPal's webhooks: verified by signature, named by event and transmission id."""
+"""Verify PayPal's webhooks, and name each by its event and transmission id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from providers.paypal.webhook import PayPalWebhookVerifier, transmission_of
 
 #: Threads that may wait for PayPal at once. Requests with invented certificate addresses must not
 #: use up all threads of the process.
-_WAITING_MAX = 16
+_WAITING_THREADS_MAX = 16
 
 
 class PayPalProof:
@@ -24,7 +24,7 @@ class PayPalProof:
     def __init__(self, verifier: PayPalWebhookVerifier, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._verifier = verifier
-        self._limiter = CapacityLimiter(_WAITING_MAX)
+        self._limiter = CapacityLimiter(_WAITING_THREADS_MAX)
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
         body = await read_body(delivery, media_type="application/json", bytes_max=self._bytes_max)

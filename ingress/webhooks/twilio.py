@@ -22,9 +22,9 @@ from providers.twilio.api import TwilioApi
 
 #: Threads that look up tokens at once. Requests that wait for Twilio are not authenticated yet, so
 #: they must not use up the threads of authenticated ones.
-_FETCHES_MAX = 4
+_FETCH_THREADS_MAX = 4
 #: Seconds that a request waits for one of these threads before it is answered with 503.
-_WAIT_SECONDS = 2.0
+_THREAD_WAIT_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -32,8 +32,8 @@ T = TypeVar("T")
 class TwilioProof:
     """Verifies that a request is Twilio's, with our public URL as the signed address.
 
-    The account in the request is unproved until the signature is checked. A token is therefore
-    fetched only for our own subaccounts.
+    Until the signature is checked, any sender may have written the account into the request. A
+    token is therefore fetched only for our own subaccounts.
 
     If no remembered token fits the signature, the token may have been changed at Twilio, so it is
     fetched again. A callback that fits a remembered token waits for no thread. A callback that
@@ -47,15 +47,15 @@ class TwilioProof:
         database: Database,
         bytes_max: int,
         *,
-        wait_seconds: float = _WAIT_SECONDS,
+        wait_seconds: float = _THREAD_WAIT_SECONDS,
     ) -> None:
         self._bytes_max = bytes_max
         self._public_url = settings.public_url or f"http://{settings.host}:{settings.port}"
         self._twilio = twilio
         self._database = database
         self._wait_seconds = wait_seconds
-        self._fetches = Semaphore(_FETCHES_MAX)
-        self._threads = CapacityLimiter(_FETCHES_MAX)
+        self._fetches = Semaphore(_FETCH_THREADS_MAX)
+        self._threads = CapacityLimiter(_FETCH_THREADS_MAX)
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
         body = await read_body(
@@ -65,12 +65,12 @@ class TwilioProof:
         )
         sid = webhook.account_sid_of(body)
         if not webhook.is_plausible(delivery.headers.get("x-twilio-signature")):
-            # Refused before a token is looked up.
+            # The request is refused before a token is looked up for it.
             raise ForgedWebhook("the signature is missing or malformed")
         tokens = self._twilio.proof_tokens(sid)
         if not tokens:
             tokens = (await self._fetch(lambda: self._token_of(sid)),)
-        params = await self._verified(delivery, body, sid, tokens)
+        params = await self._verify_with_tokens(delivery, body, sid, tokens)
         event_type = events.event_type_of(params)
         return Received(
             source=Provider.TWILIO,
@@ -82,7 +82,7 @@ class TwilioProof:
             queue=events.queue_of(event_type),
         )
 
-    async def _verified(
+    async def _verify_with_tokens(
         self, delivery: Delivery, body: bytes, sid: str, tokens: tuple[str, ...]
     ) -> dict[str, list[str]]:
         """Verify with the remembered tokens; if none fits, fetch a newer one and retry."""
@@ -97,19 +97,19 @@ class TwilioProof:
                 token=token,
             )
 
-        failed: ForgedWebhook | None = None
+        last_error: ForgedWebhook | None = None
         for token in tokens:
             try:
                 return verify(token)
             except ForgedWebhook as error:
-                failed = error
+                last_error = error
         newer = await self._fetch(lambda: self._newer_token(sid, tokens[-1]))
         if newer is not None:
             return verify(newer)
-        raise failed or ForgedWebhook("no token to verify with")
+        raise last_error or ForgedWebhook("no token to verify with")
 
-    async def _fetch(self, fn: Callable[[], T]) -> T:
-        """Run fn in one of a few threads.
+    async def _fetch(self, work: Callable[[], T]) -> T:
+        """Run a function in one of a few threads.
 
         Raises: ProviderUnavailable if no thread is free in time.
         """
@@ -119,26 +119,26 @@ class TwilioProof:
         except TimeoutError:
             raise ProviderUnavailable("other tokens are being looked up") from None
         try:
-            return await to_thread.run_sync(fn, limiter=self._threads)
+            return await to_thread.run_sync(work, limiter=self._threads)
         finally:
             self._fetches.release()
 
-    def _newer_token(self, sid: str, than: str) -> str | None:
+    def _newer_token(self, sid: str, old_token: str) -> str | None:
         try:
-            return self._twilio.newer_token(sid, than)
+            return self._twilio.newer_token(sid, old_token)
         except Refused as error:
             raise ForgedWebhook(f"the account it names cannot sign: {error.code}") from None
 
     def _token_of(self, sid: str) -> str:
         try:
-            ours = self._database.run(
+            brand_id = self._database.run(
                 lambda session: session.scalar(
                     select(Brand.id).where(Brand.twilio_subaccount_sid == sid)
                 )
             )
         except (NotYet, OutcomeUnknown) as error:
             raise InboxUnavailable(str(error)) from None
-        if ours is None:
+        if brand_id is None:
             raise ForgedWebhook("the account it names is not ours")
         try:
             return self._twilio.subaccount_token(sid)

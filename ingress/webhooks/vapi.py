@@ -20,7 +20,7 @@ from ingress.calls.responses import CallAnswers
 from ingress.http.body import LargeBodies, read_body
 from ingress.http.delivery import Delivery
 from ingress.http.responses import HttpRefusal
-from ingress.webhooks.endpoint import Answered
+from ingress.webhooks.endpoint import ImmediateResponse
 from providers.vapi import events as messages
 from providers.vapi.webhook import VapiWebhookVerifier
 
@@ -51,7 +51,9 @@ class VapiProof:
         #: Raises an alert when an authenticated sender's message was refused for its size.
         self._alert_too_large = alert_too_large
 
-    async def __call__(self, delivery: Delivery, correlation_id: str) -> Received | Answered:
+    async def __call__(
+        self, delivery: Delivery, correlation_id: str
+    ) -> Received | ImmediateResponse:
         began = time.monotonic()
         sender_is_verified = self._verifier.verify_sender(delivery.headers, now=utc_now())
         async with self._large.place(delivery) as is_large:
@@ -69,9 +71,9 @@ class VapiProof:
             stored = messages.stored_body(message)
             external_id = messages.external_id_of(message)
         if message.type in messages.ANSWERED_TYPES:
-            return Answered(await self._answers.answer(message, began))
+            return ImmediateResponse(await self._answers.answer(message, began))
         if messages.is_ignored(message.type):
-            return Answered(_NOTHING_KEPT)
+            return ImmediateResponse(_NOTHING_KEPT)
         return Received(
             source=Provider.VAPI,
             external_id=external_id,
