@@ -17,11 +17,11 @@ from sqlalchemy.exc import IntegrityError
 from base.outcomes import Refused
 from base.problems.operators import ROWS_DO_NOT_FIT, ROWS_WOULD_BE_LOST, WRONG_DATABASE
 
-#: Largest number of losses that a message names. It gives only the number of the others.
+#: Largest number of losses that an error message names. It only counts the remaining ones.
 _NAMED_MAX = 20
-#: The rows of this table may be lost, because each running process writes its row again within
-#: seconds.
-_PASSING = "processes"
+#: A downgrade may lose the rows of this table, because each running process writes its row again
+#: within seconds.
+_REWRITTEN_TABLE = "processes"
 _COLUMNS = f"""
     SELECT c.oid, c.relname, a.attnum, a.attname, pg_get_expr(d.adbin, d.adrelid)
     FROM pg_class c
@@ -29,7 +29,7 @@ _COLUMNS = f"""
             AND NOT a.attisdropped AND a.attgenerated = ''
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
-        AND c.relname NOT IN ('alembic_version', '{_PASSING}')
+        AND c.relname NOT IN ('alembic_version', '{_REWRITTEN_TABLE}')
     ORDER BY c.relname, a.attnum
 """  # noqa: S608  # a constant of ours
 _DELETED = """
@@ -86,19 +86,19 @@ class _Column(NamedTuple):
     default: str | None
 
 
-def go_back(
+def downgrade_safely(
     connection: Connection, target: str, downgrade: Callable[[], None], destroy: str
 ) -> None:
     """Run a downgrade unless it would lose rows.
 
-    If `destroy` is not empty, rows may be lost; the caller has checked that it names this database.
-    Everything runs in the caller's transaction. Each lock is waited for at most 5 seconds. Raises:
-    RowsWouldBeLost, RowsDoNotFit.
+    If `destroy` is not empty, the downgrade may lose rows. The caller has checked that `destroy`
+    names this database. Everything runs in the caller's transaction. Each wait for a lock lasts at
+    most 5 seconds. Raises: RowsWouldBeLost, RowsDoNotFit.
     """
     connection.execute(text("SET LOCAL lock_timeout = '5s'"))
     try:
         if not destroy:
-            losses = list(_losses(connection, downgrade))
+            losses = list(_find_losses(connection, downgrade))
             if losses:
                 raise RowsWouldBeLost(target, losses, database_name(connection))
         downgrade()
@@ -119,46 +119,46 @@ def database_name(connection: Connection) -> str:
     return str(connection.execute(text("SELECT current_database()")).scalar_one())
 
 
-def _losses(connection: Connection, downgrade: Callable[[], None]) -> Iterator[Loss]:
-    before = _columns(connection)
+def _find_losses(connection: Connection, downgrade: Callable[[], None]) -> Iterator[Loss]:
+    before = _read_columns(connection)
     rehearsal = connection.begin_nested()
     try:
         downgrade()
-        after = _columns(connection)
+        after = _read_columns(connection)
         deleted = [(oid, count) for oid, count in connection.execute(text(_DELETED))]
     finally:
         rehearsal.rollback()
     tables = {oid: column.table for (oid, _), column in before.items()}
     kept = {oid for oid, _ in after}
-    gone = sorted((name, oid) for oid, name in tables.items() if oid not in kept)
+    dropped = sorted((name, oid) for oid, name in tables.items() if oid not in kept)
     columns = [column for key, column in before.items() if key[0] in kept and key not in after]
-    # The rollback to the savepoint released its locks. Without them, a row that is written after
-    # the count would be dropped unnoticed.
-    for table in sorted({name for name, _ in gone} | {column.table for column in columns}):
+    # The rollback to the savepoint released the downgrade's locks. Without new locks, the downgrade
+    # would drop a row unnoticed that another transaction writes after the count.
+    for table in sorted({name for name, _ in dropped} | {column.table for column in columns}):
         _execute(connection, sql.SQL("LOCK TABLE public.{}").format(sql.Identifier(table)))
-    for name, _ in gone:
-        yield from _counted(connection, name, name, sql.SQL("true"))
+    for name, _ in dropped:
+        yield from _count_loss(connection, name, name, sql.SQL("true"))
     for column in columns:
         if column.name is not None:
             subject = f"{column.table}.{column.name}"
-            yield from _counted(connection, subject, column.table, _holds_a_value(column))
+            yield from _count_loss(connection, subject, column.table, _has_value_condition(column))
     for oid, count in deleted:
         if oid in tables and oid in kept:
             yield Loss(tables[oid], count)
 
 
-def _columns(connection: Connection) -> dict[tuple[int, int], _Column]:
+def _read_columns(connection: Connection) -> dict[tuple[int, int], _Column]:
     return {
         (row[0], row[2] or 0): _Column(row[1], row[3], row[4])
         for row in connection.execute(text(_COLUMNS))
     }
 
 
-def _holds_a_value(column: _Column) -> sql.Composable:
+def _has_value_condition(column: _Column) -> sql.Composable:
     """Build the condition of rows whose value in the column differs from its default."""
     name = sql.Identifier(column.name or "")
-    # Only a constant default is compared. A function may have side effects, or return a different
-    # value each time.
+    # Compare only a constant default. A default that calls a function may have side effects, or
+    # return a different value each time.
     if column.default is None or "(" in column.default:
         return sql.SQL("{} IS NOT NULL").format(name)
     # The values are compared as text, because some types have no comparison.
@@ -166,13 +166,13 @@ def _holds_a_value(column: _Column) -> sql.Composable:
     return sql.SQL("{name}::text <> ({default})::text").format(name=name, default=default)
 
 
-def _counted(
+def _count_loss(
     connection: Connection, subject: str, table: str, condition: sql.Composable
 ) -> Iterator[Loss]:
-    asked = sql.SQL("SELECT count(*) FROM public.{} WHERE {}").format(
+    statement = sql.SQL("SELECT count(*) FROM public.{} WHERE {}").format(
         sql.Identifier(table), condition
     )
-    rows = _execute(connection, asked).scalar_one()
+    rows = _execute(connection, statement).scalar_one()
     if rows:
         yield Loss(subject, rows)
 

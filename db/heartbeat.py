@@ -20,25 +20,26 @@ from db.processes import Kind
 
 log = get_logger(__name__)
 
-#: Longest time between two writes, in seconds. It is shortened randomly, so that the processes do
-#: not all write at once.
+#: Longest time between two writes, in seconds.
 EVERY_SECONDS = 2.0
-_JITTER = 0.2
+#: Each wait is shortened randomly by up to this fraction, so that the processes do not all write at
+#: once.
+_JITTER_FRACTION = 0.2
 #: Seconds that a stopping process waits for the thread.
 _STOP_SECONDS = 3.0
 
 
 def process_name(process_id: int | None = None) -> str:
-    """Name a process of this host, by default this one, by host and process id."""
+    """Build the name of a process of this host, by default the current one: host:pid."""
     return f"{socket.gethostname()}:{process_id or os.getpid()}"
 
 
 class Heartbeat:
     """The thread that writes this process's row from start() until stop().
 
-    At the end it deletes the row. `check` runs in a separate transaction when a check of all
-    processes is due. While `is_working` returns False nothing is written, so that a process that
-    hangs shows as silent.
+    At the end, the thread deletes the row. When a check of all processes is due, the thread runs
+    `check` in a separate transaction. While `is_working` returns False, the thread writes nothing,
+    so that a process that hangs shows as silent.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Heartbeat:
             except Exception:
                 # If the thread ended, a working process would be reported as dead.
                 log.exception("heartbeat_failed")
-            wait = self._every_seconds * random.uniform(1 - _JITTER, 1)  # noqa: S311
+            wait = self._every_seconds * random.uniform(1 - _JITTER_FRACTION, 1)  # noqa: S311
             self._stopped.wait(wait)
 
         try:

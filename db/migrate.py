@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from base.outcomes import NotYet
 from db.address import sqlalchemy_url
-from db.downgrade import check_name, go_back
+from db.downgrade import check_name, downgrade_safely
 
 #: The folder of the revisions.
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -69,7 +69,9 @@ def _migrate_once(owner_url: str, revision: str, destroy: str) -> str:
             config = _config()
             config.attributes["connection"] = connection
             if _is_behind(connection, config, revision):
-                go_back(connection, revision, lambda: command.downgrade(config, revision), destroy)
+                downgrade_safely(
+                    connection, revision, lambda: command.downgrade(config, revision), destroy
+                )
             else:
                 command.upgrade(config, revision)
             return _current(connection) or "base"

@@ -14,7 +14,7 @@ from cli.commands.output import print_result, show, show_page
 from cli.commands.shared import acting, acting_operator, in_transaction, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
-from db.jobs.search import ASKABLE, PAGE_MAX, Filters
+from db.jobs.search import PAGE_MAX, SEARCHABLE_STATES, Filters
 from domain.jobs.declaration import KEY_KEPT_SECONDS
 from domain.jobs.operator import (
     JobAction,
@@ -53,7 +53,7 @@ ManyIds = Annotated[
 @app.command("list")
 def list_found(
     state: Annotated[
-        str, typer.Option(help=f"{', '.join(ASKABLE)}, or all.", show_default=True)
+        str, typer.Option(help=f"{', '.join(SEARCHABLE_STATES)}, or all.", show_default=True)
     ] = "open",
     name: Name = None,
     organization: OfOrg = None,
@@ -274,8 +274,8 @@ def _filters(
     until: datetime | None,
 ) -> Filters:
     with clear_errors():
-        if state is not None and state not in ASKABLE:
-            raise Failure(f"--state is one of {', '.join(ASKABLE)} or all, not {state!r}")
+        if state is not None and state not in SEARCHABLE_STATES:
+            raise Failure(f"--state is one of {', '.join(SEARCHABLE_STATES)} or all, not {state!r}")
         return Filters(
             state, name, organization, queue, error, _pairs(arguments), utc(since), utc(until)
         )

@@ -1,7 +1,7 @@
 """Map the names of the founding documents to Holdfast's own.
 
-The names are of tables, columns, functions, constraints and indexes. docs/data-model.md explains
-the same list to readers. Tests compare it with this module and with the migrations.
+The list covers tables, columns, functions, constraints and indexes. docs/data-model.md explains the
+same list to readers. Tests compare that document with this module and with the migrations.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ Kind = Literal["table", "column", "function", "constraint", "index"]
 
 
 class Counterpart(NamedTuple):
-    """A name of the founding documents, and the object that represents it here.
+    """A name of the founding documents, and the database object that represents it.
 
-    `here` has the form of its `kind`: table, table.column, function, table.constraint or index.
+    `there` is the name in the founding documents. `here` has the form of its `kind`: table,
+    table.column, function, table.constraint or index.
     """
 
     there: str

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 
 class Object(NamedTuple):
-    """An object of the schema. `table` is the table that it belongs to, if any."""
+    """An object of the schema, and the table that the object belongs to, if any."""
 
     kind: str
     name: str
@@ -24,7 +24,7 @@ class Object(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """A privilege that a role has on an object. PUBLIC means every role."""
+    """A privilege that a role has on an object. The role PUBLIC means every role."""
 
     subject: Object
     role: str
@@ -111,18 +111,18 @@ _INDEXES = """
         AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid
                         AND o.conrelid = c.oid)
 """
-_OURS = """
+_OWN_TABLES = """
     WITH kinds (relkind, kind) AS (VALUES ('r'::"char", 'table'), ('p', 'table'), ('v', 'view'),
             ('m', 'view'), ('c', 'type'), ('S', 'sequence')),
         ours AS (SELECT * FROM pg_class WHERE relnamespace = 'public'::regnamespace
             AND relkind IN (SELECT relkind FROM kinds) AND relname <> 'alembic_version')
 """
-_OBJECTS = _OURS + "UNION ALL".join(
+_OBJECTS = _OWN_TABLES + "UNION ALL".join(
     (_FUNCTIONS, _TABLES, _COLUMNS, _CONSTRAINTS, _TRIGGERS, _RULES, _POLICIES, _INDEXES)
 )
 # An owner's privileges on its own objects are not grants and are left out.
 _GRANTS = (
-    _OURS  # noqa: S608  # nothing in it is a value
+    _OWN_TABLES  # noqa: S608  # the statement contains no values
     + """
     SELECT kind, name, "table",
         CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END, privilege_type

@@ -26,14 +26,14 @@ from db.watchdog import Watchdog
 log = get_logger(__name__)
 
 #: Largest number of events that one statement stores.
-_BATCH_MAX = 64
+_BATCH_EVENTS_MAX = 64
 #: Largest number of events that may wait in one process. Further ones are refused as unavailable,
 #: and the provider sends them again.
-_WAITING_MAX = 2_000
-#: Seconds that the statement may take. After that the connection counts as lost.
-_LONGEST_SECONDS = 6.0
+_WAITING_EVENTS_MAX = 2_000
+#: Seconds that storing one batch may take. After that, the connection counts as lost.
+_STATEMENT_SECONDS_MAX = 6.0
 #: Errors that a single event can cause: text that cannot be stored, or a violated constraint.
-_BAD_ROW = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
+_EVENT_ERRORS = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
 
 
 class Verdict(StrEnum):
@@ -43,7 +43,7 @@ class Verdict(StrEnum):
 
 
 class InboxUnavailable(Exception):
-    """The event may not be stored. Its sender has to send it again."""
+    """The event may not be stored, so its sender has to send it again."""
 
 
 class Received(NamedTuple):
@@ -55,21 +55,22 @@ class Received(NamedTuple):
     event_type: str
     body: bytes
     correlation_id: str
-    #: None if it concerns nothing: it is stored as ignored, without a job.
+    #: None if Holdfast does not use events of this type. The inbox stores them as ignored, without
+    #: a job.
     queue: Queue | None
 
 
 #: An event, and the future on which its caller waits for the verdict.
-_Waiting = tuple[Received, asyncio.Future[Verdict]]
+_WaitingEvent = tuple[Received, asyncio.Future[Verdict]]
 
-_RECEIVE = (
+_RECEIVE_EVENTS_SQL = (
     "SELECT inbox_receive(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[],"
     " %s::text[], %s::text[], %s::text[])"
 )
 
 
 class InboxBatcher:
-    """The writer of verified events, with one task and one connection per process.
+    """Stores verified events, with one task and one connection per process.
 
     `after_commit` receives the jobs that were staged for new events.
     """
@@ -79,13 +80,13 @@ class InboxBatcher:
         database_url: str,
         after_commit: Callable[[list[Staged]], None],
         *,
-        longest_seconds: float = _LONGEST_SECONDS,
+        longest_seconds: float = _STATEMENT_SECONDS_MAX,
     ) -> None:
-        self._url = driver_url(database_url)
+        self._database_url = driver_url(database_url)
         self._watchdog = Watchdog(longest_seconds)
         self._after_commit = after_commit
-        self._waiting: deque[_Waiting] = deque()
-        self._arrived = asyncio.Event()
+        self._waiting: deque[_WaitingEvent] = deque()
+        self._event_arrived = asyncio.Event()
         self._connection: psycopg.AsyncConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -96,16 +97,16 @@ class InboxBatcher:
     async def stop(self) -> None:
         """End the task and close the connection.
 
-        Callers whose event is not known to be stored get InboxUnavailable, so that none waits on.
+        Callers whose event is not known to be stored get InboxUnavailable.
         """
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._task = None
-        _refuse(self._waiting, InboxUnavailable("stopping"))
+        _refuse_events(self._waiting, InboxUnavailable("stopping"))
         self._waiting.clear()
-        await self._disconnect()
+        await self._close_connection()
 
     async def receive(self, event: Received) -> Verdict:
         """Store the event, stage its job, and return the verdict after the commit.
@@ -116,54 +117,54 @@ class InboxBatcher:
         """
         if self._task is None:
             raise InboxUnavailable("not started, or stopped")
-        if len(self._waiting) >= _WAITING_MAX:
+        if len(self._waiting) >= _WAITING_EVENTS_MAX:
             raise InboxUnavailable("too many events waiting")
         answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append((event, answer))
-        self._arrived.set()
+        self._event_arrived.set()
         return await answer
 
     async def _run(self) -> None:
         while True:
             if not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
+                self._event_arrived.clear()
+                await self._event_arrived.wait()
             waiting = self._waiting
-            batch = [waiting.popleft() for _ in range(min(len(waiting), _BATCH_MAX))]
+            batch = [waiting.popleft() for _ in range(min(len(waiting), _BATCH_EVENTS_MAX))]
             try:
-                await self._store(batch)
+                await self._store_batch(batch)
             except BaseException as error:
-                _refuse(batch, error)
+                _refuse_events(batch, error)
                 if not isinstance(error, Exception):
                     raise
                 log.error("inbox_batch_failed", size=len(batch), error=type(error).__name__)
 
-    async def _store(self, batch: list[_Waiting]) -> None:
+    async def _store_batch(self, batch: list[_WaitingEvent]) -> None:
         events = [event for event, _ in batch]
         try:
-            verdicts = await self._insert(events)
-        except _BAD_ROW:
-            # One bad event must not fail the others. Each is stored again in a separate statement.
+            verdicts = await self._insert_events(events)
+        except _EVENT_ERRORS:
+            # One bad event must not fail the others, so each is stored in a statement of its own.
             if len(batch) == 1:
                 raise
-            for one in batch:
+            for waiting in batch:
                 try:
-                    await self._store([one])
-                except _BAD_ROW as error:
-                    _refuse([one], error)
+                    await self._store_batch([waiting])
+                except _EVENT_ERRORS as error:
+                    _refuse_events([waiting], error)
             return
         for (_, answer), verdict in zip(batch, verdicts, strict=True):
             if not answer.done():
                 answer.set_result(verdict)
 
-    async def _insert(self, events: list[Received]) -> list[Verdict]:
+    async def _insert_events(self, events: list[Received]) -> list[Verdict]:
         ids = new_ids("evt", len(events))
         jobs = new_ids("job", len(events))
-        connection = await self._connected()
+        connection = await self._open_connection()
         try:
             with self._watchdog.watching(connection):
                 cursor = await connection.execute(
-                    _RECEIVE,
+                    _RECEIVE_EVENTS_SQL,
                     (
                         text_array(ids),
                         text_array(event.source for event in events),
@@ -177,13 +178,13 @@ class InboxBatcher:
                     ),
                 )
                 row = await cursor.fetchone()
-        except _BAD_ROW:
+        except _EVENT_ERRORS:
             raise
         except BaseException:
             # If the connection was lost during the commit, the outcome is unknown for all events.
-            # The connection is not used again. If the server only reads, a failover has replaced
-            # it, and a new connection may reach the new server.
-            await self._disconnect()
+            # Close this connection. If the server is read-only, a failover has replaced the server,
+            # and a new connection may reach the new one.
+            await self._close_connection()
             raise
         verdicts = [Verdict(value) for value in (row or ([],))[0]]
         self._after_commit(
@@ -196,10 +197,10 @@ class InboxBatcher:
         _log_received(events, verdicts)
         return verdicts
 
-    async def _connected(self) -> psycopg.AsyncConnection:
+    async def _open_connection(self) -> psycopg.AsyncConnection:
         if self._connection is None or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._url,
+                self._database_url,
                 autocommit=True,
                 connect_timeout=2,
                 prepare_threshold=None,
@@ -207,7 +208,7 @@ class InboxBatcher:
             )
         return self._connection
 
-    async def _disconnect(self) -> None:
+    async def _close_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(psycopg.Error):
@@ -215,15 +216,16 @@ class InboxBatcher:
 
 
 def _log_received(events: list[Received], verdicts: list[Verdict]) -> None:
-    """Log one line for a batch.
+    """Log all events of a batch in one line.
 
-    A line for each event would cost as much as the verification of the event.
+    A separate line for each event would cost as much as the verification of the event.
     """
     log.info(
         "webhooks_received",
         events=[
-            f"{one.correlation_id} {one.source} {one.event_type} {one.external_id} {verdict}"
-            for one, verdict in zip(events, verdicts, strict=True)
+            f"{event.correlation_id} {event.source} {event.event_type} {event.external_id}"
+            f" {verdict}"
+            for event, verdict in zip(events, verdicts, strict=True)
         ],
     )
 
@@ -232,7 +234,7 @@ def _bytea_array(bodies: Iterable[bytes]) -> str:
     return '{"\\\\x' + '","\\\\x'.join([body.hex() for body in bodies]) + '"}'
 
 
-def _refuse(batch: Iterable[_Waiting], error: BaseException) -> None:
+def _refuse_events(batch: Iterable[_WaitingEvent], error: BaseException) -> None:
     for _, answer in batch:
         if not answer.done():
             answer.set_exception(InboxUnavailable(type(error).__name__))

@@ -1,7 +1,7 @@
 """Count refused deliveries, and list the newest ones without their bodies.
 
-They are collected in memory and written once a second, so that a flood of forgeries causes only one
-short transaction a second.
+The ingress collects refusals in memory and writes them once a second, so that a flood of forgeries
+causes only one short transaction a second.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ log = get_logger(__name__)
 
 #: Largest number of refusals in the database's list. Older ones are deleted.
 LIST_MAX = 1_000
-#: Largest number of refusals of one second in the list. All of them are counted.
-_PER_SECOND_MAX = 100
+#: Largest number of refusals that one second adds to the list. Refusals above it are only counted.
+_LISTED_PER_SECOND_MAX = 100
 _FLUSH_SECONDS = 1.0
 #: Seconds that one write may take. After that the connection counts as lost.
-_LONGEST_SECONDS = 5.0
+_WRITE_SECONDS_MAX = 5.0
 
 
 class RefusalLog:
-    """The refused deliveries of this process, which are written to the database."""
+    """Collects this process's refused deliveries, and writes them to the database."""
 
-    def __init__(self, database_url: str, *, longest_seconds: float = _LONGEST_SECONDS) -> None:
-        self._url = driver_url(database_url)
+    def __init__(self, database_url: str, *, longest_seconds: float = _WRITE_SECONDS_MAX) -> None:
+        self._database_url = driver_url(database_url)
         self._watchdog = Watchdog(longest_seconds)
-        self._listed: deque[tuple[str, int, str, datetime]] = deque(maxlen=_PER_SECOND_MAX)
+        self._listed: deque[tuple[str, int, str, datetime]] = deque(maxlen=_LISTED_PER_SECOND_MAX)
         self._counts: Counter[tuple[str, int]] = Counter()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[bool] | None = None
@@ -51,29 +51,29 @@ class RefusalLog:
         self._task = asyncio.create_task(self._run(), name="refusals")
 
     async def stop(self) -> None:
-        """Write what is left and end the task.
+        """Write the remaining refusals and end the task.
 
         A write that has begun is awaited and not cancelled, because a connection that is still
-        being opened cannot be closed. If the database did not respond to the last write, what is
-        left is lost.
+        being opened cannot be closed. If the task's last write failed, the remaining refusals are
+        lost.
         """
         self._stopping.set()
-        answers = self._task is None or await self._task
-        if answers:
+        is_written = self._task is None or await self._task
+        if is_written:
             await self._flush()
 
     async def _run(self) -> bool:
         """Write once a second until the stop; return whether the last write succeeded."""
-        answers = True
+        is_written = True
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _FLUSH_SECONDS)
             if not self._stopping.is_set():
-                answers = await self._flush()
-        return answers
+                is_written = await self._flush()
+        return is_written
 
     async def _flush(self) -> bool:
-        """Write what was collected; return False if the database did not store it in time."""
+        """Write the collected refusals; return False if the database did not store them."""
         if not self._counts:
             return True
         listed, counts = list(self._listed), self._counts
@@ -94,9 +94,9 @@ class RefusalLog:
         self, listed: list[tuple[str, int, str, datetime]], counts: Counter[tuple[str, int]]
     ) -> None:
         connection = await psycopg.AsyncConnection.connect(
-            self._url, connect_timeout=2, prepare_threshold=None
+            self._database_url, connect_timeout=2, prepare_threshold=None
         )
-        # The commit, at the end of the inner block, is watched too.
+        # The watchdog also limits the commit at the end of the inner block.
         with self._watchdog.watching(connection):
             async with connection, connection.cursor() as cursor:
                 await cursor.executemany(

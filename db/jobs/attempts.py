@@ -14,7 +14,7 @@ from base.enums import Queue
 #: A job that is notified more often than this without an outcome may be killing its workers. The
 #: limit of safety jobs is higher, because they are notified at shorter intervals.
 _NOTIFICATIONS_MAX = 2
-_NOTIFICATIONS_OF_SAFETY_MAX = 4
+_SAFETY_NOTIFICATIONS_MAX = 4
 #: Longest error text and longest traceback that are kept of one attempt, in characters.
 _ERROR_LENGTH_MAX = 2_000
 _TRACEBACK_LENGTH_MAX = 20_000
@@ -24,7 +24,8 @@ _TRACEBACK_LENGTH_MAX = 20_000
 class Claim:
     """A job that this worker has claimed.
 
-    `committed` is true if the claim is committed before the work, with a lease.
+    `committed` is true if the worker commits the claim before the work, with a lease. `rings`
+    counts the notifications since the job's last outcome or committed claim.
     """
 
     job_id: str
@@ -45,7 +46,7 @@ class Claim:
     def may_kill_workers(self) -> bool:
         """Whether the job may be killing its workers; then its claims must be committed."""
         is_safety = self.queue == Queue.SAFETY
-        return self.rings > (_NOTIFICATIONS_OF_SAFETY_MAX if is_safety else _NOTIFICATIONS_MAX)
+        return self.rings > (_SAFETY_NOTIFICATIONS_MAX if is_safety else _NOTIFICATIONS_MAX)
 
     @property
     def expected_attempt(self) -> int:
@@ -62,6 +63,7 @@ def write_attempt(
     error: str | None = None,
     traceback: str | None = None,
 ) -> None:
+    """Insert or update an attempt's row; without an outcome, the job still runs."""
     session.execute(
         text(
             "INSERT INTO job_attempts (job_id, attempt, worker, started_at, ended_at, outcome,"
@@ -78,18 +80,19 @@ def write_attempt(
             "started_at": claimed.started_at,
             "outcome": outcome,
             "error": short_error(error),
-            "traceback": _storable(traceback[-_TRACEBACK_LENGTH_MAX:] if traceback else None),
+            "traceback": _storable_text(traceback[-_TRACEBACK_LENGTH_MAX:] if traceback else None),
         },
     )
 
 
 def short_error(error: str | None) -> str | None:
-    return _storable(error[:_ERROR_LENGTH_MAX] if error else None)
+    """Cut an error text to 2,000 characters that PostgreSQL can store."""
+    return _storable_text(error[:_ERROR_LENGTH_MAX] if error else None)
 
 
-def _storable(text_of_others: str | None) -> str | None:
+def _storable_text(foreign_text: str | None) -> str | None:
     # PostgreSQL's text accepts neither NUL nor half a surrogate pair. A provider's text may contain
     # both, and the failed INSERT would lose the attempt.
-    if text_of_others is None:
+    if foreign_text is None:
         return None
-    return text_of_others.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+    return foreign_text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")

@@ -1,7 +1,8 @@
 """Find due safety jobs in PostgreSQL, for workers that Redis does not notify.
 
-Whether a job is due depends on its `due_at` and its lease. `ring_at` does not count: it only holds
-the relay's next notification, and moves far ahead while notifications are lost.
+Whether a job is due depends on its `due_at` and its lease, and not on its `ring_at`. That column
+only stores the time of the relay's next notification, and moves far ahead while notifications are
+lost.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from sqlalchemy.orm import Session
 
 from db.waits import AGAIN_SECONDS_MAX, UNLEASED
 
-#: Longest duration of a take at the server, in milliseconds. It reads a few rows of an index.
-_LIMIT_MS = 2_000
+#: Statement timeout of a take, in milliseconds. A take reads only a few rows of an index.
+_TAKE_MS_MAX = 2_000
 
-# Sets the limit for this transaction only. The clock is read first, because an index range needs
-# a fixed instant.
-_BEGIN = text(
-    f"SELECT set_config('statement_timeout', '{_LIMIT_MS}ms', true), clock_timestamp() AS now"
+# Sets the statement timeout for this transaction only, and reads the clock, because the index range
+# of the take needs a fixed instant.
+_BEGIN_TAKE = text(
+    f"SELECT set_config('statement_timeout', '{_TAKE_MS_MAX}ms', true), clock_timestamp() AS now"
 )
 # Two ranges of `due_at` count as due, as in `db.waits.DUE`. Each name and range is a separate scan
 # of the index `jobs_safety_due`, so that a backlog of other names or of waiting jobs costs nothing.
@@ -45,18 +46,19 @@ TAKE = text(
 
 
 def take_due_safety(session: Session, names: Sequence[str], limit: int = 1) -> list[str]:
-    """Take up to `limit` due safety jobs of these names, and count one notification.
+    """Take due safety jobs of these names, and count one notification of each.
 
-    The caller runs them at once. Each run claims its job, as after a notification. Therefore a job
-    that two workers took runs once. Jobs that a worker has locked or leased are skipped. Because of
-    the count, a job that keeps killing its workers has its claims committed before its work.
-    If the take lasts longer than two seconds, `Database.run` raises DatabaseBusy.
+    Bounds: `limit` jobs. The caller runs the jobs at once. Each run claims its job, as after a
+    notification, so a job that two workers took runs once. Jobs that a worker has locked or leased
+    are skipped. The count of notifications shows when a job keeps killing its workers. Its claims
+    are then committed before its work. If the take lasts longer than two seconds, `Database.run`
+    raises DatabaseBusy.
     """
-    rows = session.execute(TAKE, values_of(session, names, limit))
+    rows = session.execute(TAKE, begin_take(session, names, limit))
     return [row.id for row in rows]
 
 
-def values_of(session: Session, names: Sequence[str], limit: int) -> dict[str, Any]:
+def begin_take(session: Session, names: Sequence[str], limit: int) -> dict[str, Any]:
     """Set the transaction's statement timeout, and return the parameters of `TAKE`."""
-    now = session.execute(_BEGIN).one().now
+    now = session.execute(_BEGIN_TAKE).one().now
     return {"names": list(names), "limit": limit, "now": now}

@@ -17,16 +17,16 @@ from db.jobs.attempts import Claim, short_error, write_attempt
 from db.waits import AGAIN_SECONDS_MAX, DUE, UNLEASED
 
 #: The error text of a job that is finished because another job waits for the same object.
-_SUPERSEDED = "another job refreshes the same object"
+_SUPERSEDED_ERROR = "another job refreshes the same object"
 #: Assignments that make the job due, and notified, after a delay from now.
-_WAIT = (
+_DUE_AFTER_DELAY = (
     "due_at = clock_timestamp() + make_interval(secs => :delay),"
     " ring_at = clock_timestamp() + make_interval(secs => :delay)"
 )
 
 # Every job runs the next two statements. They bypass SQLAlchemy's text(), which would be half of
-# their cost. Therefore they do not flush the session's pending changes.
-_CLAIM = (
+# their cost. Because of the bypass, they do not flush the session's pending changes.
+_CLAIM_SQL = (
     "SELECT name, kwargs, queue, correlation_id, attempt, failures, rings, object_key,"  # noqa: S608
     " organization_id,"
     " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
@@ -34,7 +34,7 @@ _CLAIM = (
     " FOR NO KEY UPDATE SKIP LOCKED"
 )
 #: Ends the job and records its attempt in one statement, because nearly every job ends here.
-_FINISH = (
+_FINISH_SQL = (
     "WITH ended AS (UPDATE jobs SET done_at = clock_timestamp(), outcome = %(outcome)s,"
     " ring_at = NULL, last_error = %(error)s, attempt = %(attempt)s, worker = %(worker)s,"
     " lease_until = NULL WHERE id = %(id)s AND attempt = %(expected)s AND done_at IS NULL"
@@ -53,9 +53,10 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
     counted at once, and the next notification is set to the end of the lease. With 0, the row only
     stays locked until the caller's transaction ends.
 
-    If the previous lease ran out without an outcome, its worker died. This counts as one failure.
+    If the previous lease ran out without an outcome, its worker died. The claim counts that as one
+    failure.
     """
-    row = session.connection().exec_driver_sql(_CLAIM, {"id": job_id}).one_or_none()
+    row = session.connection().exec_driver_sql(_CLAIM_SQL, {"id": job_id}).one_or_none()
     if row is None:
         return None
     failures = row.failures + int(row.abandoned)
@@ -102,14 +103,14 @@ def lock_claimed(session: Session, claimed: Claim) -> bool:
     A transaction that records a provider's response takes this lock first. If the result is False,
     the caller still stores the response and leaves the job to the newer claim.
     """
-    found = session.execute(
+    locked = session.execute(
         text(
             "SELECT 1 FROM jobs WHERE id = :id AND attempt = :attempt AND done_at IS NULL"
             " AND dead_at IS NULL FOR NO KEY UPDATE"
         ),
         {"id": claimed.job_id, "attempt": claimed.expected_attempt},
     )
-    return found.one_or_none() is not None
+    return locked.one_or_none() is not None
 
 
 def finish(
@@ -122,7 +123,7 @@ def finish(
 ) -> bool:
     """End the job as done or refused; return False if a newer claim exists."""
     ended = session.connection().exec_driver_sql(
-        _FINISH,
+        _FINISH_SQL,
         {
             "id": claimed.job_id,
             "attempt": claimed.attempt,
@@ -141,16 +142,16 @@ def postpone(
 ) -> bool:
     """Postpone the job, by half an hour at most, without using up an attempt.
 
-    If another job waits for the same object, this job is finished instead. The other job is brought
-    forward to the postponed time if it was due later. Returns False if a newer claim exists.
+    If another job waits for the same object, the claimed job is finished instead. The waiting job
+    becomes due at the postponed time if it was due later. Return False if a newer claim exists.
     """
-    if _is_superseded(session, claimed, delay_seconds):
-        return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED}; {detail}")
-    changed = _update(
+    if _advance_other_job(session, claimed, delay_seconds):
+        return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED_ERROR}; {detail}")
+    changed = _end_attempt(
         session,
         claimed,
         worker,
-        f"{_WAIT}, failures = :failures, postponements = postponements + 1, rings = 0",
+        f"{_DUE_AFTER_DELAY}, failures = :failures, postponements = postponements + 1, rings = 0",
         {
             "failures": claimed.failures,
             "delay": min(float(delay_seconds), AGAIN_SECONDS_MAX),
@@ -172,16 +173,16 @@ def fail(
 ) -> bool:
     """Record a failed attempt; retry the job, or bury it if `retry_seconds` is None.
 
-    A retry waits half an hour at most. If another job waits for the same object, this job is
-    finished instead of retried. The other job is brought forward to the time of the retry if it was
-    due later. Returns False if a newer claim exists.
+    A retry waits half an hour at most. If another job waits for the same object, the failed job is
+    finished instead of retried. The waiting job becomes due at the time of the retry if it was due
+    later. Return False if a newer claim exists.
     """
-    if retry_seconds is not None and _is_superseded(session, claimed, retry_seconds):
-        return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED}; {error}")
+    if retry_seconds is not None and _advance_other_job(session, claimed, retry_seconds):
+        return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED_ERROR}; {error}")
     next_notification = (
-        "ring_at = NULL, dead_at = clock_timestamp()" if retry_seconds is None else _WAIT
+        "ring_at = NULL, dead_at = clock_timestamp()" if retry_seconds is None else _DUE_AFTER_DELAY
     )
-    changed = _update(
+    changed = _end_attempt(
         session,
         claimed,
         worker,
@@ -197,11 +198,14 @@ def fail(
     return changed
 
 
-def _is_superseded(session: Session, claimed: Claim, delay_seconds: float) -> bool:
-    """Bring forward another waiting job of the same object; return whether one exists."""
+def _advance_other_job(session: Session, claimed: Claim, delay_seconds: float) -> bool:
+    """Make another waiting job of the object due after the delay, or earlier.
+
+    Return False if no other job waits.
+    """
     if claimed.object_key is None:
         return False
-    brought = session.execute(
+    advanced = session.execute(
         text(
             "UPDATE jobs SET"
             " due_at = least(due_at, clock_timestamp() + make_interval(secs => :delay)),"
@@ -211,12 +215,16 @@ def _is_superseded(session: Session, claimed: Claim, delay_seconds: float) -> bo
         ),
         {"key": claimed.object_key, "delay": float(delay_seconds), "id": claimed.job_id},
     )
-    return brought.one_or_none() is not None
+    return advanced.one_or_none() is not None
 
 
-def _update(
+def _end_attempt(
     session: Session, claimed: Claim, worker: str, assignments: str, values: dict[str, Any]
 ) -> bool:
+    """Update the claimed job's row and end its lease.
+
+    Return False if a newer claim exists.
+    """
     return (
         session.execute(
             text(

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 #: Seconds after which a schedule that no relay has declared is deleted.
-_FORGOTTEN_SECONDS = 600
+_UNDECLARED_SECONDS_MAX = 600
 
 
 def declare(session: Session, every_seconds: Mapping[str, int]) -> None:
@@ -40,7 +40,7 @@ def declare(session: Session, every_seconds: Mapping[str, int]) -> None:
             "DELETE FROM schedules WHERE declared_at"
             " < clock_timestamp() - make_interval(secs => :forgotten)"
         ),
-        {"forgotten": _FORGOTTEN_SECONDS},
+        {"forgotten": _UNDECLARED_SECONDS_MAX},
     )
 
 

@@ -2,8 +2,8 @@
 
 Pages are ordered by id, which is the order of staging. Indexes serve searches for open, dead,
 refused or discarded jobs, and for one organization. Names, arguments and errors have no index,
-because every step of a job would have to maintain it. A search of finished jobs by these needs a
-start time.
+because every step of a job would have to maintain it. A search of finished jobs by name, argument
+or error therefore needs a start time or an organization.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from db.models import InboxEvent, Job
 #: Largest number of jobs on one page.
 PAGE_MAX = 1_000
 #: Largest number of jobs of one family that are listed.
-_FAMILY_MAX = 200
-#: Many machines make ids. Their clocks may differ by this much.
-_CLOCKS_APART = timedelta(hours=1)
+_FAMILY_JOBS_MAX = 200
+#: Ids contain the time of the machine that made them. The machines' clocks may differ by this much.
+_CLOCK_DIFFERENCE_MAX = timedelta(hours=1)
 
 _NOW = select(func.clock_timestamp()).scalar_subquery()
-_OPEN = Job.ring_at.is_not(None)
-_FREE = and_(_OPEN, Job.lease_until.is_(None))
+_IS_OPEN = Job.ring_at.is_not(None)
+_IS_OPEN_AND_UNLEASED = and_(_IS_OPEN, Job.lease_until.is_(None))
 
 #: All states with their conditions. Each job is in exactly one state.
 STATES: Mapping[str, ColumnElement[bool]] = {
-    # Due, and the relay has not notified a worker again.
-    "staged": and_(_FREE, Job.due_at <= _NOW, Job.rings == 0),
-    # Due, and the relay has notified a worker, but no claim is committed.
-    "sent": and_(_FREE, Job.due_at <= _NOW, Job.rings > 0),
+    # Due, and the relay has not repeated the notification.
+    "staged": and_(_IS_OPEN_AND_UNLEASED, Job.due_at <= _NOW, Job.rings == 0),
+    # Due, and the relay has repeated the notification, but no claim is committed.
+    "sent": and_(_IS_OPEN_AND_UNLEASED, Job.due_at <= _NOW, Job.rings > 0),
     # Leased by a worker. A job that only changes the database is never shown as running, because
     # it is claimed and finished in one transaction.
-    "running": and_(_OPEN, Job.lease_until > _NOW),
+    "running": and_(_IS_OPEN, Job.lease_until > _NOW),
     # The lease ran out without an outcome. The next claim counts one failure.
-    "abandoned": and_(_OPEN, Job.lease_until <= _NOW),
+    "abandoned": and_(_IS_OPEN, Job.lease_until <= _NOW),
     # Waits for its next attempt, or for the time that it was staged for.
-    "waiting": and_(_FREE, Job.due_at > _NOW),
+    "waiting": and_(_IS_OPEN_AND_UNLEASED, Job.due_at > _NOW),
     "done": Job.outcome == "done",
     "refused": Job.outcome == "refused",
     "discarded": Job.outcome == "discarded",
     "dead": Job.dead_at.is_not(None),
 }
 #: States that a search accepts. `open` covers every job that is neither over nor dead.
-ASKABLE: Mapping[str, ColumnElement[bool]] = {"open": _OPEN, **STATES}
+SEARCHABLE_STATES: Mapping[str, ColumnElement[bool]] = {"open": _IS_OPEN, **STATES}
 #: The operator actions that each state allows.
-POSSIBLE: Mapping[str, tuple[str, ...]] = {
+ACTIONS_BY_STATE: Mapping[str, tuple[str, ...]] = {
     "staged": ("run-now",),
     "sent": ("run-now",),
     "abandoned": ("run-now",),
@@ -76,7 +76,7 @@ class UnboundedSearch(Refused):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundJob:
     """A job and its state."""
 
     job: Job
@@ -98,8 +98,8 @@ class Family:
     """A job's event and causes, oldest first, and other jobs with its correlation id."""
 
     event: CausingEvent | None
-    causes: list[Found]
-    others: list[Found]
+    causes: list[FoundJob]
+    others: list[FoundJob]
 
 
 @dataclass(frozen=True)
@@ -121,36 +121,36 @@ class Filters:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Build the SQL conditions of this search. Raises: UnboundedSearch."""
-        seeks = self.name or self.queue or self.error or self.arguments
-        bounded = self.organization_id or self.since
-        if seeks and not bounded and self.state in (None, "done"):
+        is_filtered = self.name or self.queue or self.error or self.arguments
+        is_bounded = self.organization_id or self.since
+        if is_filtered and not is_bounded and self.state in (None, "done"):
             raise UnboundedSearch
-        found: list[ColumnElement[bool]] = []
+        conditions: list[ColumnElement[bool]] = []
         if self.state:
-            found.append(ASKABLE[self.state])
+            conditions.append(SEARCHABLE_STATES[self.state])
         if self.name:
-            found.append(Job.name == self.name)
+            conditions.append(Job.name == self.name)
         if self.organization_id:
-            found.append(Job.organization_id == self.organization_id)
+            conditions.append(Job.organization_id == self.organization_id)
         if self.queue:
-            found.append(Job.queue == self.queue)
+            conditions.append(Job.queue == self.queue)
         if self.error:
-            found.append(Job.last_error.icontains(self.error, autoescape=True))
+            conditions.append(Job.last_error.icontains(self.error, autoescape=True))
         if self.arguments:
-            found.append(Job.kwargs.contains(dict(self.arguments)))
+            conditions.append(Job.kwargs.contains(dict(self.arguments)))
         if self.since:
             # The id limits how many rows are read. The row's `staged_at` decides.
-            found += [Job.id >= first_id("job", self.since - _CLOCKS_APART)]
-            found += [Job.staged_at >= self.since]
+            conditions += [Job.id >= first_id("job", self.since - _CLOCK_DIFFERENCE_MAX)]
+            conditions += [Job.staged_at >= self.since]
         if self.until:
-            found += [Job.id < first_id("job", self.until + _CLOCKS_APART)]
-            found += [Job.staged_at < self.until]
-        return found
+            conditions += [Job.id < first_id("job", self.until + _CLOCK_DIFFERENCE_MAX)]
+            conditions += [Job.staged_at < self.until]
+        return conditions
 
 
 def page(
     session: Session, filters: Filters, *, after: str | None = None, limit: int
-) -> list[Found]:
+) -> list[FoundJob]:
     """List jobs, newest first; `after` is the last id of the previous page.
 
     A page has at most PAGE_MAX jobs. Raises: UnboundedSearch.
@@ -159,13 +159,13 @@ def page(
     if after is not None:
         query = query.where(Job.id < after)
     rows = session.execute(query.order_by(Job.id.desc()).limit(min(limit, PAGE_MAX)))
-    return [Found(job, state) for job, state in rows]
+    return [FoundJob(job, state) for job, state in rows]
 
 
-def find(session: Session, job_id: str) -> Found | None:
+def find(session: Session, job_id: str) -> FoundJob | None:
     """Read one job and its state; return None if it does not exist or was pruned."""
     row: Any = session.execute(select(Job, STATE).where(Job.id == job_id)).one_or_none()
-    return None if row is None else Found(row[0], row[1])
+    return None if row is None else FoundJob(row[0], row[1])
 
 
 def family(session: Session, job: Job) -> Family:
@@ -174,34 +174,34 @@ def family(session: Session, job: Job) -> Family:
     A pruned cause ends the chain. `others` lists further jobs among the newest 200 with the same
     correlation id.
     """
-    causes = _causes(session, job)
+    causes = _read_causes(session, job)
     first = causes[0].job.cause if causes else job.cause
     event = session.execute(
         select(
             InboxEvent.id, InboxEvent.source, InboxEvent.event_type, InboxEvent.external_id
         ).where(InboxEvent.id == first)
     ).one_or_none()
-    known = {job.id, *(one.job.id for one in causes)}
+    known = {job.id, *(cause.job.id for cause in causes)}
     rows = session.execute(
         select(Job, STATE)
         .where(Job.correlation_id == job.correlation_id)
         .order_by(Job.id.desc())
-        .limit(_FAMILY_MAX)
+        .limit(_FAMILY_JOBS_MAX)
     )
-    others = [Found(one, state) for one, state in rows if one.id not in known]
+    others = [FoundJob(other, state) for other, state in rows if other.id not in known]
     return Family(None if event is None else CausingEvent(*event), causes, others[::-1])
 
 
-def _causes(session: Session, job: Job) -> list[Found]:
+def _read_causes(session: Session, job: Job) -> list[FoundJob]:
     """Read the chain of jobs that led to a job, oldest first, in one statement."""
     distance = literal(1).label("distance")
     chain = select(Job.id, Job.cause, distance).where(Job.id == job.cause).cte(recursive=True)
     chain = chain.union_all(
         select(Job.id, Job.cause, chain.c.distance + 1).where(
-            Job.id == chain.c.cause, chain.c.distance < _FAMILY_MAX
+            Job.id == chain.c.cause, chain.c.distance < _FAMILY_JOBS_MAX
         )
     )
     rows = session.execute(
         select(Job, STATE).join(chain, chain.c.id == Job.id).order_by(chain.c.distance.desc())
     )
-    return [Found(one, state) for one, state in rows]
+    return [FoundJob(cause, state) for cause, state in rows]

@@ -17,20 +17,21 @@ from sqlalchemy.orm import Session
 
 from base.ids import new_id
 
-#: Seconds after staging until the relay notifies, in case the notification of this process is lost.
+#: Seconds after staging until the relay repeats the notification, in case that of this process is
+#: lost.
 FIRST_NOTIFICATION_SECONDS = 2
 # Every job runs this statement. It bypasses SQLAlchemy's text(), which would be half of its cost.
-# Therefore it does not flush the session's pending changes.
-_STAGE = (
+# Because of the bypass, it does not flush the session's pending changes.
+_STAGE_SQL = (
     "INSERT INTO jobs (id, name, kwargs, organization_id, queue, cause, correlation_id, due_at,"
     " ring_at) VALUES (%(id)s, %(name)s, %(kwargs)s::jsonb, %(organization_id)s, %(queue)s,"
     " %(cause)s, %(correlation_id)s, clock_timestamp() + make_interval(secs => %(delay)s),"
     " clock_timestamp() + make_interval(secs => %(ring)s))"
 )
-# If a job already waits for the same object, that job is brought forward instead. Its row stays
+# If a job already waits for the same object, that job becomes due earlier instead. Its row stays
 # locked until the caller's commit, so that no worker starts it before the caller's changes are
 # visible.
-_STAGE_ONCE = (
+_STAGE_ONCE_SQL = (
     "INSERT INTO jobs (id, name, kwargs, organization_id, queue, cause, correlation_id, due_at,"
     " ring_at, object_key) SELECT s.id, %(name)s, s.kwargs::jsonb, s.organization_id, %(queue)s,"
     " %(cause)s, %(correlation_id)s, clock_timestamp() + make_interval(secs => %(delay)s),"
@@ -45,8 +46,9 @@ _STAGE_ONCE = (
     " RETURNING id, object_key"
 )
 
-_STAGED = "holdfast.staged"
-_CAUSE = "holdfast.cause"
+#: Keys in `Session.info`: the jobs staged so far, and the cause of the jobs.
+_STAGED_KEY = "holdfast.staged"
+_CAUSE_KEY = "holdfast.cause"
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,12 @@ class Cause:
 
 def set_cause(session: Session, cause: Cause) -> None:
     """Set the cause of all jobs that this session's transaction stages."""
-    session.info[_CAUSE] = cause
+    session.info[_CAUSE_KEY] = cause
 
 
 def staged_in(session: Session) -> list[Staged]:
     """List the jobs that this session has staged so far and that are due at once."""
-    staged: list[Staged] = session.info.get(_STAGED, [])
+    staged: list[Staged] = session.info.get(_STAGED_KEY, [])
     return staged
 
 
@@ -110,7 +112,7 @@ def insert_many(
     if not many:
         return []
     # All jobs of this transaction share one correlation id.
-    cause: Cause = session.info.setdefault(_CAUSE, Cause(None, new_id("cor")))
+    cause: Cause = session.info.setdefault(_CAUSE_KEY, Cause(None, new_id("cor")))
     rows = [
         {
             "id": new_id("job"),
@@ -125,7 +127,7 @@ def insert_many(
         }
         for organization_id, kwargs in many
     ]
-    session.connection().exec_driver_sql(_STAGE, rows if len(rows) > 1 else rows[0])
+    session.connection().exec_driver_sql(_STAGE_SQL, rows if len(rows) > 1 else rows[0])
     if not delay_seconds:
         for row in rows:
             notify_after_commit(session, Staged(str(row["id"]), name, queue))
@@ -142,17 +144,17 @@ def insert_once(
 ) -> list[str]:
     """Stage jobs of one name, each given as object key, organization id and arguments.
 
-    If a job already waits for the same object, that job is brought forward and no other is staged.
-    A job that a worker has leased does not count as waiting. Returns one id for each given key, in
-    the given order. `delay_seconds` is as in `insert`. The rows of waiting jobs are locked.
-    Therefore the caller must have taken all its other locks before.
+    If a job already waits for the same object, that job becomes due earlier and no other is staged.
+    A job that a worker has leased does not count as waiting. Return one id for each key, in the
+    order of the keys. `delay_seconds` is as in `insert`. This function locks the rows of waiting
+    jobs, so the caller must have taken all its other locks before.
     """
     if not many:
         return []
-    cause: Cause = session.info.setdefault(_CAUSE, Cause(None, new_id("cor")))
+    cause: Cause = session.info.setdefault(_CAUSE_KEY, Cause(None, new_id("cor")))
     by_key = {key: (organization_id, kwargs) for key, organization_id, kwargs in many}
     rows = session.connection().exec_driver_sql(
-        _STAGE_ONCE,
+        _STAGE_ONCE_SQL,
         {
             "name": name,
             "queue": queue,
@@ -174,7 +176,7 @@ def insert_once(
 
 
 def open_arguments(session: Session, name: str) -> list[dict[str, Any]]:
-    """List the arguments of this name's jobs that are neither over nor dead."""
+    """List the arguments of the jobs of this name that are neither over nor dead."""
     rows = session.execute(
         # Only open jobs have `ring_at`, and the index contains only these.
         text("SELECT kwargs FROM jobs WHERE name = :name AND ring_at IS NOT NULL"),
@@ -185,4 +187,4 @@ def open_arguments(session: Session, name: str) -> list[dict[str, Any]]:
 
 def notify_after_commit(session: Session, staged: Staged) -> None:
     """Notify workers of a job once this session's transaction is committed."""
-    session.info.setdefault(_STAGED, []).append(staged)
+    session.info.setdefault(_STAGED_KEY, []).append(staged)

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.jobs import search
-from db.jobs.search import POSSIBLE, STATE, CausingEvent, Filters, Found
+from db.jobs.search import ACTIONS_BY_STATE, STATE, CausingEvent, Filters, FoundJob
 from db.models import Job, JobAttempt, ScheduleRow
 from domain.jobs.schedules import SCHEDULES
 from domain.operator_queries import OperatorActionView, actions_on
@@ -127,7 +127,7 @@ def read_job(session: Session, job_id: str) -> JobView | None:
         cause=job.cause,
         correlation_id=job.correlation_id,
         event=family.event,
-        possible_actions=POSSIBLE.get(row.state, ()),
+        possible_actions=ACTIONS_BY_STATE.get(row.state, ()),
         attempts=_attempt_views(session, job_id),
         causes=[_job_brief(cause) for cause in family.causes],
         related_jobs=[_job_brief(other) for other in family.others],
@@ -179,7 +179,7 @@ def _attempt_views(session: Session, job_id: str) -> list[AttemptView]:
     ]
 
 
-def _job_summary(row: Found) -> JobSummary:
+def _job_summary(row: FoundJob) -> JobSummary:
     job = row.job
     return JobSummary(
         job.id,
@@ -194,5 +194,5 @@ def _job_summary(row: Found) -> JobSummary:
     )
 
 
-def _job_brief(row: Found) -> JobBrief:
+def _job_brief(row: FoundJob) -> JobBrief:
     return JobBrief(row.job.id, row.job.name, row.state)

@@ -120,7 +120,7 @@ def test_taking_reads_only_the_rows_it_takes_when_20000_jobs_are_open(database, 
         # When a job is taken, Then the index read only the due rows of the requested names
         with Session(database.engine) as session:
             explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {due.TAKE.text}")
-            values = due.values_of(session, names, limit)
+            values = due.begin_take(session, names, limit)
             plan = session.execute(explain, values).scalar_one()[0]["Plan"]
             session.rollback()
         assert rows_read(plan) <= 3, plan

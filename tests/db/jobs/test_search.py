@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from db.jobs import operator as job_operator
 from db.jobs import search as job_search
 from db.jobs import staging
-from db.jobs.search import ASKABLE, POSSIBLE, STATES, Filters, UnboundedSearch
+from db.jobs.search import ACTIONS_BY_STATE, SEARCHABLE_STATES, STATES, Filters, UnboundedSearch
 from db.jobs.staging import Cause
 from db.models import Job
 from tests.db.jobs.support import WAIT, abandon, change, claim, fail, finish, notify_due, stage
@@ -74,7 +74,10 @@ def test_possible_actions_are_those_that_the_row_allows(emptied, one_of_each):
         for name, act in acts.items():
             with Session(emptied.engine) as session:
                 # Try the action and roll it back
-                assert act(session, job_id) is (name in POSSIBLE.get(state, ())), (state, name)
+                assert act(session, job_id) is (name in ACTIONS_BY_STATE.get(state, ())), (
+                    state,
+                    name,
+                )
                 session.rollback()
 
 
@@ -179,5 +182,5 @@ def test_family_of_a_job_has_its_event_its_causes_and_its_siblings(emptied):
 
 
 def test_every_state_can_be_searched():
-    assert set(ASKABLE) == {"open", *STATES}
-    assert set(POSSIBLE) <= set(STATES)
+    assert set(SEARCHABLE_STATES) == {"open", *STATES}
+    assert set(ACTIONS_BY_STATE) <= set(STATES)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from db.address import driver_url
-from db.jobs.search import ASKABLE, Filters, page
+from db.jobs.search import SEARCHABLE_STATES, Filters, page
 from tests.support.statements import pages_read
 
 #: Bound in pages. The whole table has about 700 pages.
@@ -36,7 +36,7 @@ def crowd(shared, shared_urls):
         owner.execute("VACUUM ANALYZE jobs")
 
 
-@pytest.mark.parametrize("state", [None, *ASKABLE])
+@pytest.mark.parametrize("state", [None, *SEARCHABLE_STATES])
 def test_search_by_state_reads_few_pages_among_many_jobs(crowd, shared, state):
     def search(session):
         return page(session, Filters(state), limit=20)
