@@ -1,4 +1,4 @@
-"""The sandbox's application: one port, one prefix per provider, the control plane."""
+"""Builds the sandbox's application: one path per provider, and the control plane."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def build_app(sandbox: Sandbox) -> Starlette:
     """Build the application that serves one sandbox."""
     gate = Gate(sandbox)
     routes: list[BaseRoute] = [
-        _provider(gate, "paypal", paypal.operations(), _not_found),
-        _provider(gate, "twilio", twilio.operations(), twilio.not_found),
-        _provider(gate, "stripe", stripe.operations(), _not_found),
-        _provider(gate, "vapi", vapi.operations(), _not_found),
+        _provider_mount(gate, "paypal", paypal.operations(), _not_found),
+        _provider_mount(gate, "twilio", twilio.operations(), twilio.not_found),
+        _provider_mount(gate, "stripe", stripe.operations(), _not_found),
+        _provider_mount(gate, "vapi", vapi.operations(), _not_found),
         Mount(
             "/_control",
             routes=[
@@ -77,8 +77,8 @@ class _SaveBeforeResponse:
         await self._app(scope, receive, save_and_send)
 
 
-def _provider(
-    gate: Gate, name: str, operations: list[tuple[str, str, Handler]], otherwise: Handler
+def _provider_mount(
+    gate: Gate, name: str, operations: list[tuple[str, str, Handler]], unknown_path_handler: Handler
 ) -> Mount:
     routes = [
         Route(path, gate.endpoint(name, handler), methods=[method])
@@ -86,7 +86,9 @@ def _provider(
     ]
     # Requests for unknown paths are recorded in the journal too. Otherwise a test would not notice
     # a client that uses a wrong path.
-    routes.append(Route("/{rest:path}", gate.endpoint(name, otherwise), methods=_ALL_METHODS))
+    routes.append(
+        Route("/{rest:path}", gate.endpoint(name, unknown_path_handler), methods=_ALL_METHODS)
+    )
     return Mount(f"/{name}", routes=routes)
 
 
@@ -96,8 +98,10 @@ def _not_found(sandbox: Sandbox, request: ApiRequest) -> Answer:
 
 
 async def _refuse_invalid_body(request: Request, error: Exception) -> Response:
-    wrong: list[dict[str, str]] = []
+    invalid_fields: list[dict[str, str]] = []
     if isinstance(error, ValidationError):
-        for one in error.errors():
-            wrong.append({"field": ".".join(map(str, one["loc"])), "why": one["msg"]})
-    return JSONResponse({"error": "not understood", "fields": wrong}, 422)
+        for field_error in error.errors():
+            invalid_fields.append(
+                {"field": ".".join(map(str, field_error["loc"])), "why": field_error["msg"]}
+            )
+    return JSONResponse({"error": "not understood", "fields": invalid_fields}, 422)

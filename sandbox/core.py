@@ -17,7 +17,7 @@ from sandbox.vapi.state import VapiState
 
 
 class Sandbox:
-    """What the stand-ins share. All of it lives in one process and one event loop.
+    """The state that all stand-ins share, in one process and one event loop.
 
     A store with a file keeps the providers' resources across restarts.
     """
@@ -31,11 +31,11 @@ class Sandbox:
         self.faults = Faults()
         self.courier = Courier(before_send=self.save)
         self._store = store or Store()
-        self._start_afresh()
+        self._create_states()
         self._store.load(self._shelves())
 
     def save(self) -> None:
-        """Write what has changed, before an answer or a webhook shows it."""
+        """Write the changed resources, before an answer or a webhook shows them."""
         self._store.save(self._shelves())
 
     def webhook_url(self, provider: str) -> str:
@@ -49,15 +49,15 @@ class Sandbox:
     def reset(self) -> None:
         """Forget everything except the keys, the target and PayPal's tokens.
 
-        The tokens stay because a client may keep its token across a reset. PayPal would otherwise
-        refuse that client although it did nothing wrong.
+        The tokens stay because a client may keep its token across a reset. If the
+        stand-in forgot the token, it would refuse a client that did nothing wrong.
         """
         tokens = self.paypal.tokens
         self.faults.clear()
         self.courier.cancel()
         self.journal.clear()
         self._store.clear()
-        self._start_afresh()
+        self._create_states()
         self.paypal.tokens = tokens
 
     def info(self) -> Json:
@@ -98,7 +98,7 @@ class Sandbox:
         states = (self.paypal, self.twilio, self.stripe, self.vapi)
         return [shelf for state in states for shelf in state.shelves()]
 
-    def _start_afresh(self) -> None:
+    def _create_states(self) -> None:
         secrets = self.keys.secrets
         self.paypal = PayPalState()
         self.twilio = TwilioState(secrets.twilio_account_sid, secrets.twilio_auth_token)

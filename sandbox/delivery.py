@@ -1,4 +1,4 @@
-"""Delivery of webhooks to the ingress: at least once, in no promised order.
+"""Delivers webhooks to the ingress at least once, in any order.
 
 The real providers deliver in the same way. The courier sends the bytes that it receives and never
 alters them, because an alteration would make the signature invalid.
@@ -21,10 +21,10 @@ from sandbox.exchange import Json, iso_ms
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
 #: Time limit of one attempt, in seconds. The longest limit of the four providers is 20 seconds.
 TIMEOUT_SECONDS = 20.0
-#: Number of deliveries that the control plane can show.
-_RECENT_MAX = 1000
-#: Number of characters kept of a response's body.
-_ANSWER_MAX = 65_536
+#: Number of delivery results that are kept for the control plane.
+_RESULTS_MAX = 1000
+#: Number of characters that are kept of a response's body.
+_BODY_LENGTH_MAX = 65_536
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Courier:
 
     def __init__(self, before_send: Callable[[], None]) -> None:
         self._before_send = before_send
-        self.recent: deque[Json] = deque(maxlen=_RECENT_MAX)
+        self.recent: deque[Json] = deque(maxlen=_RESULTS_MAX)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._client = httpx.AsyncClient(
             trust_env=False,
@@ -59,8 +59,8 @@ class Courier:
     async def send(self, parcel: Parcel, *, copies: int = 1, retry: bool = True) -> list[Json]:
         """Deliver the copies concurrently and return the result of each.
 
-        If `retry` is set, a copy that was not answered with 2xx is sent again later, in the
-        background.
+        If `retry` is set and the receiver does not answer a copy with 2xx, the courier sends that
+        copy again later, in the background.
         """
         self._before_send()
         results = await asyncio.gather(*(self._try(parcel, 1) for _ in range(copies)))
@@ -84,7 +84,7 @@ class Courier:
             async with asyncio.timeout(limit_seconds):
                 return await self._try(parcel, 1)
         except TimeoutError as error:
-            result = _attempted(parcel, 1) | {"error": type(error).__name__}
+            result = _new_result(parcel, 1) | {"error": type(error).__name__}
             self.recent.append(result)
             return result
 
@@ -114,7 +114,7 @@ class Courier:
                 return
 
     async def _try(self, parcel: Parcel, attempt: int) -> Json:
-        result = _attempted(parcel, attempt)
+        result = _new_result(parcel, attempt)
         try:
             answer = await self._client.post(
                 parcel.url, content=parcel.body, headers=dict(parcel.headers)
@@ -123,13 +123,13 @@ class Courier:
             result["error"] = type(error).__name__
         else:
             result["status_code"] = answer.status_code
-            result["body"] = answer.text[:_ANSWER_MAX]
+            result["body"] = answer.text[:_BODY_LENGTH_MAX]
             result["headers"] = dict(answer.headers)
         self.recent.append(result)
         return result
 
 
-def _attempted(parcel: Parcel, attempt: int) -> Json:
+def _new_result(parcel: Parcel, attempt: int) -> Json:
     return {
         "at": iso_ms(),
         "provider": parcel.provider,

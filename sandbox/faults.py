@@ -27,7 +27,7 @@ _random = SystemRandom()
 
 
 class Match(BaseModel):
-    """Which requests a fault applies to. Every given condition must hold."""
+    """The conditions for a fault to apply to a request. All that are set must be true."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -70,7 +70,7 @@ class HeldRequest:
 
 @dataclass
 class Fault:
-    """An active fault, with how often it was applied and the requests that it holds."""
+    """An active fault, the number of its hits, and the requests that it holds."""
 
     id: str
     order: FaultRequest
@@ -84,19 +84,19 @@ class Fault:
         return held
 
     async def release(self) -> int:
-        """Let the held requests take effect, and wait until they have."""
+        """Let the held requests take effect, and wait for their effects."""
         held, self.held = self.held, []
-        for one in held:
-            one.decision.set_result(True)
-        for one in held:
-            await one.effect_done.wait()
+        for request in held:
+            request.decision.set_result(True)
+        for request in held:
+            await request.effect_done.wait()
         return len(held)
 
     def discard(self) -> None:
         """Drop the held requests without effect."""
         held, self.held = self.held, []
-        for one in held:
-            one.decision.set_result(False)
+        for request in held:
+            request.decision.set_result(False)
 
     def to_dict(self) -> Json:
         """Return the fault as the control plane shows it."""

@@ -12,9 +12,9 @@ from typing import Any
 
 from sandbox.exchange import ApiRequest, Json, iso_ms
 
-#: Number of requests kept. The oldest are dropped first.
+#: Number of requests that are kept. The journal drops the oldest first.
 _ENTRIES_MAX = 5000
-_SECRET = re.compile(r"token|secret|password|signature|_sig$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"token|secret|password|signature|_sig$", re.IGNORECASE)
 
 
 class Journal:
@@ -60,7 +60,7 @@ class Journal:
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_secrets(v) for k, v in value.items() if not _SECRET.search(str(k))}
+        return {k: _without_secrets(v) for k, v in value.items() if not _SECRET_NAME.search(str(k))}
     if isinstance(value, list):
         return [_without_secrets(item) for item in value]
     return value

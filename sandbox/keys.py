@@ -1,6 +1,6 @@
 """The sandbox's own keys, made at the first start and kept in the state folder.
 
-Only the owner can read the files. No key here is, or may be, one of a real account.
+Only the owner can read the files. Never put a real account's key into the folder.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Keys:
     secrets: Secrets
     signer: rsa.RSAPrivateKey
     certificate_pem: bytes
-    #: Last part of the certificate's address. A renewed certificate has another one.
+    #: Last part of the certificate's address. A renewed certificate has another address.
     certificate_id: str
     ca_file: Path
 
@@ -79,8 +79,8 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def _load_secrets(path: Path) -> Secrets:
-    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    made = Secrets(
+    stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    generated = Secrets(
         paypal_client_id="A" + random_id(39),
         paypal_client_secret="E" + random_id(39),
         paypal_webhook_id=random_id(17),
@@ -92,12 +92,12 @@ def _load_secrets(path: Path) -> Secrets:
         vapi_server_secret=secrets.token_hex(16),
         vapi_hmac_secret=secrets.token_hex(32),
     )
-    # A folder that an older version made lacks the newer secrets. They are added, and the others
-    # keep their values.
-    whole = Secrets(**asdict(made) | kept)
-    if asdict(whole) != kept:
-        write_private(path, json.dumps(asdict(whole)).encode())
-    return whole
+    # A folder from an older version lacks the newer secrets. The missing ones are added, and the
+    # stored ones keep their values.
+    complete = Secrets(**asdict(generated) | stored)
+    if asdict(complete) != stored:
+        write_private(path, json.dumps(asdict(complete)).encode())
+    return complete
 
 
 def _load_ca(folder: Path) -> tuple[rsa.RSAPrivateKey, x509.Certificate]:

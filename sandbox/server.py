@@ -1,6 +1,6 @@
 """The HTTP server of the sandbox, on 127.0.0.1 only.
 
-It writes its address to sandbox.json and stops at SIGTERM or SIGINT.
+The server writes its address to sandbox.json and stops at SIGTERM or SIGINT.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class _Protocol(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        inner = self.app
+        application = self.app
 
         async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
             scope.setdefault("extensions", {})[TRANSPORT] = self.transport
-            await inner(scope, receive, send)
+            await application(scope, receive, send)
 
         self.app = with_transport
 
@@ -57,8 +57,8 @@ class _Server(uvicorn.Server):
         # uvicorn's own method raises the signal again at the end. A clean stop would then look like
         # a kill.
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+        for stop_signal in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(stop_signal, self._stop)
         yield
 
     def _stop(self) -> None:
@@ -97,8 +97,8 @@ async def _serve(listener: socket.socket, state: Path, target: str, keep: bool) 
         log_level="critical",
         access_log=False,
         server_header=False,
-        # Do not wait for open requests. Those that a fault leaves unanswered would keep the process
-        # alive.
+        # Do not wait for open requests. A request that a fault leaves unanswered would keep the
+        # process alive.
         timeout_graceful_shutdown=0,
     )
     try:

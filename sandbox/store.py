@@ -1,6 +1,7 @@
-"""The state that survives a restart: resources by ID, and the file with them.
+"""Keeps the sandbox's resources by ID, and stores them in a file across restarts.
 
-A resource is written before any answer or webhook can name it. Without a file, nothing is kept.
+A resource is written before any answer or webhook can name it. Without a file, a restart loses all
+resources.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Shelf(Mapping[str, T]):
     """Resources of one kind by ID, oldest first.
 
     The shelf notes each resource that is stored or looked up by ID, because its reader may change
-    it. A resource found in `values()` must not be changed.
+    it. Never change a resource from `values()`.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class Shelf(Mapping[str, T]):
         self._unpack = unpack
         self._items: dict[str, T] = {}
         #: IDs of the resources that may differ from the file, in the order of their first change.
-        self._noted: dict[str, None] = {}
-        self._written: dict[str, int] = {}
+        self._changed_ids: dict[str, None] = {}
+        self._written_hashes: dict[str, int] = {}
 
     def __getitem__(self, key: str) -> T:
-        found = self._items[key]
+        resource = self._items[key]
         self.note(key)
-        return found
+        return resource
 
     def __setitem__(self, key: str, value: T) -> None:
         self._items[key] = value
@@ -71,41 +72,41 @@ class Shelf(Mapping[str, T]):
         return len(self._items)
 
     def values(self) -> ValuesView[T]:
-        """Return all resources, to be read only."""
+        """Return all resources. The caller must not change them."""
         return self._items.values()
 
-    def newest(self, fits: Callable[[T], bool]) -> T | None:
-        """Look up the newest resource that fits, if any."""
+    def newest(self, matches: Callable[[T], bool]) -> T | None:
+        """Look up the newest resource for which `matches` is true; None if there is none."""
         for key in reversed(self._items):
-            if fits(self._items[key]):
+            if matches(self._items[key]):
                 return self[key]
         return None
 
     def note(self, key: str) -> None:
         """Note that the resource may have changed."""
-        self._noted[key] = None
+        self._changed_ids[key] = None
 
     def take_changes(self) -> Iterator[tuple[str, str, str]]:
-        """Return kind, ID and JSON of each noted resource that differs from the file."""
-        noted, self._noted = self._noted, {}
-        for key in noted:
+        """Yield kind, ID and JSON of each noted resource that differs from the file."""
+        changed_ids, self._changed_ids = self._changed_ids, {}
+        for key in changed_ids:
             body = json.dumps(self._pack(self._items[key]), separators=(",", ":"))
-            if self._written.get(key) != (written := hash(body)):
-                self._written[key] = written
+            if self._written_hashes.get(key) != (body_hash := hash(body)):
+                self._written_hashes[key] = body_hash
                 yield self.kind, key, body
 
     def forget_changes(self) -> None:
         """Forget which resources were noted."""
-        self._noted.clear()
+        self._changed_ids.clear()
 
     def restore(self, key: str, body: str) -> None:
-        """Put back a resource that the file has."""
+        """Restore a resource from its ID and JSON in the file."""
         self._items[key] = self._unpack(json.loads(body))
-        self._written[key] = hash(body)
+        self._written_hashes[key] = hash(body)
 
 
 class Store:
-    """The file, or without a path nothing.
+    """The file that stores the resources; without a path, no resource is stored.
 
     Raises: StateUnreadable if the file cannot be used.
     """
@@ -115,12 +116,12 @@ class Store:
         self._database: sqlite3.Connection | None = None
         if path is not None:
             try:
-                self._database = _open(path, wait_seconds)
+                self._database = _open_database(path, wait_seconds)
             except sqlite3.Error as error:
                 raise StateUnreadable(path, error) from None
 
     def load(self, shelves: Iterable[Shelf[Any]]) -> None:
-        """Put back what the file has. Raises: StateUnreadable."""
+        """Restore all resources from the file. Raises: StateUnreadable."""
         if self._database is None or self._path is None:
             return
         try:
@@ -136,9 +137,10 @@ class Store:
             raise StateUnreadable(self._path, why) from None
 
     def save(self, shelves: Iterable[Shelf[Any]]) -> None:
-        """Write what has changed, in one transaction.
+        """Write the changed resources in one transaction.
 
-        A killed process loses nothing of it. A machine that loses power may lose the last writes.
+        If the process is killed, the file keeps all of them. If the machine loses power, the last
+        writes may be lost.
         """
         if self._database is None:
             for shelf in shelves:
@@ -166,29 +168,29 @@ class Store:
 
 
 def wall_clock(monotonic: float | None) -> float | None:
-    """Convert monotonic seconds, which a restart of the machine resets, into an epoch."""
+    """Convert monotonic seconds, which a reboot resets, into seconds since 1970."""
     return None if monotonic is None else time.time() - (time.monotonic() - monotonic)
 
 
 def monotonic_clock(epoch: float | None) -> float | None:
-    """Convert an epoch into monotonic seconds."""
+    """Convert seconds since 1970 into monotonic seconds."""
     return None if epoch is None else time.monotonic() - (time.time() - epoch)
 
 
-def _open(path: Path, wait_seconds: float) -> sqlite3.Connection:
-    """Open the file, or make it. One process may use it at a time."""
+def _open_database(path: Path, wait_seconds: float) -> sqlite3.Connection:
+    """Open the file, or create it. Only one process at a time may use it."""
     path.touch(mode=0o600)
     # A killed sandbox may still hold the file when the next one starts.
     database = sqlite3.connect(path, timeout=wait_seconds)
     try:
-        _prepare(database)
+        _lock_and_create_table(database)
     except sqlite3.Error:
         database.close()
         raise
     return database
 
 
-def _prepare(database: sqlite3.Connection) -> None:
+def _lock_and_create_table(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")

@@ -33,7 +33,7 @@ class LeaseTooOld(Exception):
 
 @dataclass(frozen=True)
 class Later:
-    """The job continues after this many seconds, without using up an attempt."""
+    """An actor's result: run the job again after `seconds`; no attempt is used up."""
 
     seconds: float
     detail: str
@@ -111,8 +111,8 @@ class Run:
     def refuse(self, refused: Refused, fn: Callable[[Session], None]) -> None:
         """End the attempt as refused, together with what fn stores, in one commit.
 
-        This is for a refusal with a business reason, which raises no `job_dead` alert. If a person
-        must act, fn raises another alert.
+        Use this method for a refusal with a business reason. The refusal raises no `job_dead`
+        alert. If a person must act, fn must raise another alert.
         """
 
         def work(session: Session) -> str:
@@ -128,9 +128,9 @@ class Run:
         log.info("job_refused", code=refused.code, detail=refused.detail)
 
     def check_lease(self) -> None:
-        """Check that enough of the lease is left to send a request.
+        """Check that enough of the lease is left to send another request.
 
-        A later request could take effect while another worker has the lease.
+        A request that is sent later could take effect while another worker has the lease.
 
         Raises: LeaseTooOld after half of the lease.
         """
@@ -142,6 +142,6 @@ class Run:
 def set_cause(session: Session, claim: Claim) -> None:
     """Set the claimed job as the cause of all jobs staged in this session.
 
-    They also get the correlation ID of the claimed job.
+    The staged jobs also get the correlation ID of the claimed job.
     """
     staging.set_cause(session, Cause(claim.job_id, claim.correlation_id))

@@ -1,6 +1,7 @@
 """Run one job and store its outcome in its row. Dramatiq never retries a job.
 
-It never raises to Dramatiq, which acknowledges every message. A message is only a notification.
+The executor raises no error to Dramatiq, and every message is acknowledged, because a message is
+only a notification.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Executor:
         return attempt.outcome
 
     def _run(self, job_id: str, attempt: _Attempt) -> None:
-        self.database.run(lambda session: self._first_transaction(session, job_id, attempt))
+        self.database.run(lambda session: self._claim_or_run(session, job_id, attempt))
         claim = attempt.claim
         if claim is None or not claim.committed:
             return
@@ -105,7 +106,7 @@ class Executor:
             elif not self.database.run(lambda session: self._run_claimed(session, claim)):
                 attempt.outcome = "taken"
 
-    def _first_transaction(self, session: Session, job_id: str, attempt: _Attempt) -> None:
+    def _claim_or_run(self, session: Session, job_id: str, attempt: _Attempt) -> None:
         """Run a job that uses only our database; commit the claim of any other.
 
         A claim is also committed if the job failed before or may be killing its workers.
@@ -114,22 +115,22 @@ class Executor:
         claim = jobs.claim(session, job_id, worker=self.worker, lease_seconds=0)
         if claim is None:
             return
-        job = JOB_TYPES.get(claim.name)
-        if job is None:
+        job_type = JOB_TYPES.get(claim.name)
+        if job_type is None:
             # The job type is newer than this worker. The relay repeats the notification until a
             # worker that knows the type takes it.
             log.error("job_name_unknown", job_name=claim.name)
-        elif claim.failures >= job.policy.attempts:
+        elif claim.failures >= job_type.policy.attempts:
             error = "out of attempts: its workers died"
             self._bury(session, claim, error, None)
             log.error("job_dead", job_name=claim.name, error=error)
             attempt.buried = True
-        elif job.calls_provider or claim.failures or claim.may_kill_workers:
+        elif job_type.calls_provider or claim.failures or claim.may_kill_workers:
             # A job that was notified several times without an outcome may be killing its workers.
             # Its attempts must count although its work never commits, so the claim is committed
             # before the work. The same applies to a job that has failed before.
             attempt.claim = jobs.claim(
-                session, job_id, worker=self.worker, lease_seconds=job.lease_seconds
+                session, job_id, worker=self.worker, lease_seconds=job_type.lease_seconds
             )
         else:
             attempt.claim = claim
@@ -182,31 +183,36 @@ class Executor:
                     )
                 )
                 return "postponed"
-            return self._fail(claim, error)
+            return self._record_failure(claim, error)
 
-    def _fail(self, claim: Claim, error: BaseException) -> str:
+    def _record_failure(self, claim: Claim, error: BaseException) -> str:
         policy = JOB_TYPES[claim.name].policy
         failures = claim.failures + 1
-        wait: float | None = None
+        retry_seconds: float | None = None
         if failures < policy.attempts and not isinstance(error, policy.permanent):
             requested_seconds = (
                 error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None
             )
             # Retry-After is followed, but no header may delay a suspension or a payment for a day.
-            wait = max(
+            retry_seconds = max(
                 policy.wait_seconds(failures), min(requested_seconds or 0, RETRY_AFTER_SECONDS_MAX)
             )
         trace = "".join(traceback.format_exception(error))
-        if wait is None:
+        if retry_seconds is None:
             self._commit_outcome(lambda session: self._bury(session, claim, repr(error), trace))
             log.error("job_dead", error=repr(error), failures=failures)
             return "dead"
         self._commit_outcome(
             lambda s: jobs.fail(
-                s, claim, worker=self.worker, error=repr(error), traceback=trace, retry_seconds=wait
+                s,
+                claim,
+                worker=self.worker,
+                error=repr(error),
+                traceback=trace,
+                retry_seconds=retry_seconds,
             )
         )
-        log.warning("job_failed", error=repr(error), failures=failures, retry_seconds=wait)
+        log.warning("job_failed", error=repr(error), failures=failures, retry_seconds=retry_seconds)
         return "failed"
 
     def _bury(self, session: Session, claim: Claim, error: str, trace: str | None) -> bool:

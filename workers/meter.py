@@ -1,4 +1,4 @@
-"""The meter: ticks over all live calls, in one thread of each safety worker.
+"""Ticks wallets with live calls, in one thread of each safety worker: the meter.
 
 Any number of meters may run. Each looks for wallets with a due call. The first one to lock a wallet
 runs its tick, and the next one finds nothing due. There is no leader.
@@ -20,19 +20,19 @@ from domain.clock_steps import settle_step
 
 log = get_logger(__name__)
 
-#: Seconds between two searches for due calls. A random part of it, up to _JITTER, is left out, so
-#: that several meters do not search at the same time.
+#: Seconds between two searches for due calls. Each wait is shorter by a random share of at most
+#: _JITTER_SHARE, so that several meters do not search at the same time.
 POLL_SECONDS = 0.25
-_JITTER = 0.3
+_JITTER_SHARE = 0.3
 #: The meter skips a wallet that another transaction keeps locked for longer than this.
-_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '250ms', true)"
+_SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '250ms', true)"
 #: The most wallets whose calls one search takes.
 WALLETS_MAX = 200
 
 
-def _tick(session: Session, organization_id: str) -> TickResult:
+def _tick_wallet(session: Session, organization_id: str) -> TickResult:
     # A locked wallet is left for the next search, so that other wallets' calls do not wait for it.
-    session.connection().exec_driver_sql(_LOCK_TIMEOUT)
+    session.connection().exec_driver_sql(_SET_LOCK_TIMEOUT)
     return tick(session, organization_id, clock(session))
 
 
@@ -56,7 +56,7 @@ class Meter:
             self._thread.join(limit_seconds)
 
     def tick_once(self) -> int:
-        """Tick over every wallet that is due, and return how many there were.
+        """Tick every wallet that has a due call, and return the number of these wallets.
 
         A step of the database's clock is settled first, because it makes elapsed times wrong.
         """
@@ -69,34 +69,34 @@ class Meter:
         for organization_id in due:
             if self._stopped.is_set():
                 break
-            self._tick(organization_id)
+            self._tick_and_log(organization_id)
         return len(due)
 
-    def _tick(self, organization_id: str) -> None:
+    def _tick_and_log(self, organization_id: str) -> None:
         try:
-            done = self._database.run(lambda session: _tick(session, organization_id))
+            result = self._database.run(lambda session: _tick_wallet(session, organization_id))
         except (NotYet, OutcomeUnknown) as error:
             log.warning("wallet_not_ticked", organization=organization_id, error=str(error))
         except Exception:
             # A bug in one wallet's tick must not keep other wallets' calls from being ended.
             log.exception("tick_failed", organization=organization_id)
         else:
-            if done.ended or done.warned:
+            if result.ended or result.warned:
                 log.info(
                     "calls_metered",
                     organization=organization_id,
-                    extended=done.extended,
-                    warned=done.warned,
-                    ended=done.ended,
+                    extended=result.extended,
+                    warned=result.warned,
+                    ended=result.ended,
                 )
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            found = 0
+            wallets = 0
             try:
-                found = self.tick_once()
+                wallets = self.tick_once()
             except Exception as error:
                 # The database is away. Meanwhile the time limit at the provider bounds each call.
                 log.warning("calls_not_metered", error=str(error))
-            if found < WALLETS_MAX:
-                self._stopped.wait(POLL_SECONDS * random.uniform(1 - _JITTER, 1))  # noqa: S311
+            if wallets < WALLETS_MAX:
+                self._stopped.wait(POLL_SECONDS * random.uniform(1 - _JITTER_SHARE, 1))  # noqa: S311

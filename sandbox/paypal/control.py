@@ -48,12 +48,13 @@ class NewEvent(ControlRequest):
     event_type: str = Field(pattern=r"^[A-Z-]+(\.[A-Z-]+)+$")
     organization_id: str = ""
     resource_id: str = ""
-    #: If None: 49.00 for a payment, the unrefunded rest for a refund, the payment for a dispute.
+    #: If None: 49.00 for a payment, the unrefunded rest for a refund, the payment's
+    #: amount for a dispute.
     value: Value | None = None
     currency: Currency = "USD"
     keep_state: bool = False
     #: Whether a capture's event creates a payment. If the organization's newest payment is
-    #: pending, an event that completes or denies a payment changes that one instead.
+    #: pending, an event that completes or denies a payment changes that payment instead.
     new_payment: bool = False
     #: Outcome of CUSTOMER.DISPUTE.RESOLVED. If blank, an unresolved dispute is resolved for the
     #: buyer.
@@ -100,12 +101,16 @@ class PayPalControl:
 
     async def list_subscriptions(self, request: Request) -> Response:
         """Show all subscriptions, or those of one organization."""
-        wanted = request.query_params.get("organization_id")
-        found = self._sandbox.paypal.subscriptions.values()
-        return JSONResponse([one for one in found if wanted in (None, one.get("custom_id"))])
+        organization_id = request.query_params.get("organization_id")
+        subscriptions = [
+            subscription
+            for subscription in self._sandbox.paypal.subscriptions.values()
+            if organization_id in (None, subscription.get("custom_id"))
+        ]
+        return JSONResponse(subscriptions)
 
     async def set_status(self, request: Request) -> Response:
-        """Set any status, as PayPal itself might, and deliver its event."""
+        """Set any status, as PayPal itself might, and deliver the status's event."""
         body = await parse_request(request, NewStatus)
         subscription = self._sandbox.paypal.subscriptions.get(request.path_params["id"])
         if subscription is None:
@@ -145,7 +150,7 @@ class PayPalControl:
         deliveries: list[Json] = []
         if body.deliver:
             deliveries = await self._send(event, body.copies, retry)
-        return JSONResponse(deliveries or [_unsent(event)])
+        return JSONResponse(deliveries or [_undelivered_result(event)])
 
     async def get_event(self, request: Request) -> Response:
         """Show the exact bytes and headers of an event."""
@@ -185,22 +190,22 @@ class PayPalControl:
         return Response(status_code=204)
 
     async def _deliver_subscription_event(
-        self, subscription: Json, body: ControlRequest, code: int
+        self, subscription: Json, body: ControlRequest, status_code: int
     ) -> Response:
         event_type = event_type_of_subscription(subscription["status"])
         content = EventContent(event_type, "subscription", subscription)
         deliveries = await self._deliver(content, body)
-        return JSONResponse(subscription | {"deliveries": deliveries}, code)
+        return JSONResponse(subscription | {"deliveries": deliveries}, status_code)
 
     async def _deliver(self, content: EventContent, body: ControlRequest) -> list[Json]:
         return await deliver(self._sandbox, content, retry=body.retry) if body.deliver else []
 
     async def _send(self, event: StoredEvent, copies: int, retry: bool) -> list[Json]:
-        addressed = parcel(self._sandbox, event)
-        return await self._sandbox.courier.send(addressed, copies=copies, retry=retry)
+        signed_parcel = parcel(self._sandbox, event)
+        return await self._sandbox.courier.send(signed_parcel, copies=copies, retry=retry)
 
 
-def _unsent(event: StoredEvent) -> Json:
+def _undelivered_result(event: StoredEvent) -> Json:
     return {
         "event_id": event.event_id,
         "event_type": event.event_type,

@@ -1,4 +1,4 @@
-"""PayPal's disputes: opened on a capture, resolved either way, and reopened.
+"""Opens, resolves and reopens PayPal's disputes of captures.
 
 Source: PayPal's customer_disputes_v1 specification, for states and outcomes.
 """
@@ -50,12 +50,12 @@ def open_dispute(
 
 
 def resolve_dispute(
-    dispute: Json, outcome_code: str, refunded: Json | None, borne: Json | None = None
+    dispute: Json, outcome_code: str, refunded: Json | None, seller_share: Json | None = None
 ) -> None:
     """Resolve a dispute.
 
-    `refunded` is what the buyer received, and `borne` is the part of it that the seller paid.
-    PayPal paid the rest. The dispute does not show an amount that is None.
+    `refunded` is the amount that the buyer received, and `seller_share` is the part of it that the
+    seller paid. PayPal paid the rest. The dispute does not show an amount that is None.
     """
     now = iso_ms()
     dispute["status"] = "RESOLVED"
@@ -63,10 +63,10 @@ def resolve_dispute(
     dispute["dispute_outcome"] = {"outcome_code": outcome_code}
     if refunded is not None:
         dispute["dispute_outcome"]["amount_refunded"] = refunded
-    if borne is None:
+    if seller_share is None:
         return
     total = refunded or dispute["dispute_amount"]
-    rest = Decimal(total["value"]) - Decimal(borne["value"])
+    rest = Decimal(total["value"]) - Decimal(seller_share["value"])
     paid_by_paypal = {**total, "value": f"{rest:f}"}
     dispute["money_movements"] = [
         {
@@ -77,7 +77,7 @@ def resolve_dispute(
             "reason": "DISPUTE_SETTLEMENT",
         }
         for party, kind, amount in (
-            ("SELLER", "DEBIT", borne),
+            ("SELLER", "DEBIT", seller_share),
             ("PAYMENT_PROCESSOR", "DEBIT", paid_by_paypal),
             ("BUYER", "CREDIT", total),
         )
@@ -95,17 +95,19 @@ def reopen_dispute(dispute: Json) -> None:
 
 def newest_about(state: PayPalState, capture_id: str) -> Json | None:
     """Return the newest dispute of a capture, if there is one."""
-    return state.disputes.newest(lambda one: disputed_capture(one) == capture_id)
+    return state.disputes.newest(lambda dispute: disputed_capture(dispute) == capture_id)
 
 
 def newest_open(state: PayPalState, organization_id: str) -> Json | None:
     """Return the newest unresolved dispute of an organization's captures, if any."""
 
-    def is_theirs(dispute: Json) -> bool:
+    def is_of_organization(dispute: Json) -> bool:
         capture = state.captures.get(disputed_capture(dispute), {})
         return bool(organization_id) and capture.get("custom_id") == organization_id
 
-    return state.disputes.newest(lambda one: one["status"] != "RESOLVED" and is_theirs(one))
+    return state.disputes.newest(
+        lambda dispute: dispute["status"] != "RESOLVED" and is_of_organization(dispute)
+    )
 
 
 def disputed_capture(dispute: Json) -> str:

@@ -15,15 +15,15 @@ from sandbox.exchange import Json, iso_seconds, random_id
 from sandbox.store import Shelf
 
 #: Base address of the links in responses and events. No server has this address, so a client
-#: that follows a link fails and is noticed. As with PayPal's links, only the path has a meaning.
+#: that follows a link fails, and a test notices that. Clients may use only the path of a link.
 LINKS_URL = "https://api.sandbox.holdfast.example"
 #: Statuses of refunds that reduce the refundable rest of a capture.
-_COUNTED = frozenset({"COMPLETED", "PENDING"})
+_COUNTED_REFUND_STATUSES = frozenset({"COMPLETED", "PENDING"})
 #: Number of failed payments after which the API cannot activate a suspended subscription.
 FAILURE_THRESHOLD = 3
 #: Currencies that PayPal accepts only without decimals.
 _WHOLE_CURRENCIES = frozenset({"HUF", "JPY", "TWD"})
-_VALUE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
+_VALUE_FORM = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PayPalState:
         self.events: Shelf[StoredEvent] = Shelf("paypal.events", _pack_event, _unpack_event)
         #: ID of the resource that the first request made, by operation and PayPal-Request-Id.
         self.made_by_request: Shelf[str] = Shelf("paypal.requests")
-        #: Not kept at a restart. A client whose token is then invalid requests a new one.
+        #: When each token expires. A restart forgets the tokens, and clients request new ones.
         self.tokens: dict[str, datetime] = {}
 
     def shelves(self) -> list[Shelf[Any]]:
@@ -64,7 +64,7 @@ class PayPalState:
 
     def newest(self, shelf: Shelf[Json], organization_id: str) -> Json | None:
         """Return the organization's newest resource on a shelf, if any."""
-        return shelf.newest(lambda one: one.get("custom_id") == organization_id)
+        return shelf.newest(lambda resource: resource.get("custom_id") == organization_id)
 
     def add_subscription(self, plan_id: str, custom_id: str | None, status: str) -> Json:
         """Create a subscription in any status."""
@@ -108,7 +108,7 @@ class PayPalState:
         now = iso_seconds()
         capture_id = capture_id or random_id(17)
         link = f"{LINKS_URL}/v2/payments/captures/{capture_id}"
-        nothing = money("0.00", amount["currency_code"])
+        zero = money("0.00", amount["currency_code"])
         capture: Json = {
             "id": capture_id,
             "amount": amount,
@@ -116,7 +116,7 @@ class PayPalState:
             "seller_protection": {"status": "NOT_ELIGIBLE"},
             "seller_receivable_breakdown": {
                 "gross_amount": amount,
-                "paypal_fee": nothing,
+                "paypal_fee": zero,
                 "net_amount": amount,
             },
             "status": status,
@@ -150,7 +150,7 @@ class PayPalState:
             (
                 Decimal(refund["amount"]["value"])
                 for refund in self.refunds.values()
-                if capture_of(refund) == capture_id and refund["status"] in _COUNTED
+                if capture_of(refund) == capture_id and refund["status"] in _COUNTED_REFUND_STATUSES
             ),
             Decimal(0),
         )
@@ -161,8 +161,8 @@ class PayPalState:
 
     def can_refund(self, capture: Json, value: str) -> bool:
         """Return whether this amount of a capture can be refunded."""
-        settled = capture["status"] in ("COMPLETED", "PARTIALLY_REFUNDED")
-        return settled and 0 < Decimal(value) <= self.left_of(capture)
+        is_completed = capture["status"] in ("COMPLETED", "PARTIALLY_REFUNDED")
+        return is_completed and 0 < Decimal(value) <= self.left_of(capture)
 
     def add_refund(self, capture: Json, value: str, status: str = "COMPLETED") -> Json:
         """Refund part or all of a capture, and update the capture's status.
@@ -274,6 +274,6 @@ def money(value: str, currency: str) -> Json:
 
 def is_amount(value: object, currency: str) -> bool:
     """Return whether PayPal accepts the text as a positive amount of the currency."""
-    if not isinstance(value, str) or not _VALUE.fullmatch(value) or Decimal(value) == 0:
+    if not isinstance(value, str) or not _VALUE_FORM.fullmatch(value) or Decimal(value) == 0:
         return False
     return currency not in _WHOLE_CURRENCIES or "." not in value

@@ -1,4 +1,4 @@
-"""PayPal's API about webhooks: the signing certificate and signature verification."""
+"""PayPal's webhook operations: serve the signing certificate, verify a signature."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def verify_signature(sandbox: Sandbox, request: ApiRequest) -> Answer:
     CRC32.
     """
     members = members_as_text(request.body)
-    given: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for name in (
         "auth_algo",
         "cert_url",
@@ -45,13 +45,13 @@ def verify_signature(sandbox: Sandbox, request: ApiRequest) -> Answer:
         value = json.loads(members.get(name, "null"))
         if not isinstance(value, str) or not value:
             raise invalid(f"/{name}", "MISSING_REQUIRED_PARAMETER", "A required field is missing.")
-        given[name] = value
+        fields[name] = value
     if not members.get("webhook_event", "").startswith("{"):
         raise invalid("/webhook_event", "MISSING_REQUIRED_PARAMETER", "The event is missing.")
-    if not _WEBHOOK_ID.fullmatch(given["webhook_id"]):
+    if not _WEBHOOK_ID.fullmatch(fields["webhook_id"]):
         raise invalid("/webhook_id", "INVALID_PARAMETER_SYNTAX", "Not the id of a webhook.")
-    genuine = _is_genuine(sandbox, given, members["webhook_event"].encode())
-    return json_answer({"verification_status": "SUCCESS" if genuine else "FAILURE"})
+    is_genuine = _is_genuine(sandbox, fields, members["webhook_event"].encode())
+    return json_answer({"verification_status": "SUCCESS" if is_genuine else "FAILURE"})
 
 
 def members_as_text(body: bytes) -> dict[str, str]:
@@ -63,39 +63,39 @@ def members_as_text(body: bytes) -> dict[str, str]:
     members: dict[str, str] = {}
     try:
         text = body.decode()
-        place = _next(text, _next(text, 0) + 1)
-        while text[place] != "}":
-            name, place = decoder.raw_decode(text, place)
-            start = _next(text, _next(text, place) + 1)
-            _, place = decoder.raw_decode(text, start)
-            members[name] = text[start:place]
-            place = _next(text, place)
-            if text[place] == ",":
-                place = _next(text, place + 1)
+        position = _skip_whitespace(text, _skip_whitespace(text, 0) + 1)
+        while text[position] != "}":
+            name, position = decoder.raw_decode(text, position)
+            start = _skip_whitespace(text, _skip_whitespace(text, position) + 1)
+            _, position = decoder.raw_decode(text, start)
+            members[name] = text[start:position]
+            position = _skip_whitespace(text, position)
+            if text[position] == ",":
+                position = _skip_whitespace(text, position + 1)
     except (ValueError, IndexError, TypeError):
         raise problem(400, "INVALID_REQUEST", "MALFORMED_REQUEST_JSON", "Not JSON.") from None
     return members
 
 
-def _next(text: str, place: int) -> int:
-    while text[place] in " \t\r\n":
-        place += 1
-    return place
+def _skip_whitespace(text: str, position: int) -> int:
+    while text[position] in " \t\r\n":
+        position += 1
+    return position
 
 
-def _is_genuine(sandbox: Sandbox, given: dict[str, str], event: bytes) -> bool:
+def _is_genuine(sandbox: Sandbox, fields: dict[str, str], event: bytes) -> bool:
     keys = sandbox.keys
-    if given["webhook_id"] != keys.secrets.paypal_webhook_id:
+    if fields["webhook_id"] != keys.secrets.paypal_webhook_id:
         return False
-    if given["auth_algo"] != "SHA256withRSA":
+    if fields["auth_algo"] != "SHA256withRSA":
         return False
-    if given["cert_url"].rsplit("/", 1)[-1] != keys.certificate_id:
+    if fields["cert_url"].rsplit("/", 1)[-1] != keys.certificate_id:
         return False
     message = signed_text(
-        given["transmission_id"], given["transmission_time"], given["webhook_id"], event
+        fields["transmission_id"], fields["transmission_time"], fields["webhook_id"], event
     )
     try:
-        signature = base64.b64decode(given["transmission_sig"], validate=True)
+        signature = base64.b64decode(fields["transmission_sig"], validate=True)
         keys.signer.public_key().verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
     except (InvalidSignature, binascii.Error):
         return False

@@ -22,40 +22,40 @@ def _error(status: int, kind: str, message: str, code: str = "") -> Rejected:
     return Rejected(json_answer({"error": error}, status))
 
 
-def _missing(what: str) -> Rejected:
-    return _error(404, "invalid_request_error", f"No such {what}", "resource_missing")
+def _missing_error(kind: str) -> Rejected:
+    return _error(404, "invalid_request_error", f"No such {kind}", "resource_missing")
 
 
-def _authorized(handler: Handler) -> Handler:
-    """Check the API key, and repeat the first response to a replayed idempotency key.
+def _check_key_and_replay(handler: Handler) -> Handler:
+    """Check the API key, and answer a replay with the first response.
 
-    The same key with another path or form is refused with 400.
+    The same idempotency key with another path or form is refused with 400.
     """
 
-    def checked(sandbox: Sandbox, request: ApiRequest) -> Answer:
-        given = request.bearer() or request.basic()[0]
-        if not same_secret(given, sandbox.keys.secrets.stripe_api_key):
+    def check_and_handle(sandbox: Sandbox, request: ApiRequest) -> Answer:
+        api_key = request.bearer() or request.basic()[0]
+        if not same_secret(api_key, sandbox.keys.secrets.stripe_api_key):
             raise _error(401, "invalid_request_error", "Invalid API Key provided")
         key = request.headers.get("idempotency-key", "")
         if request.method != "POST" or not key:
             return handler(sandbox, request)
-        first = sandbox.stripe.answers.get(key)
-        if first is None:
+        first_request = sandbox.stripe.answers.get(key)
+        if first_request is None:
             answer = handler(sandbox, request)
             sandbox.stripe.answers[key] = (request.path, request.form(), answer)
             return answer
-        if first[:2] != (request.path, request.form()):
+        if first_request[:2] != (request.path, request.form()):
             raise _error(400, "idempotency_error", "The key was used with other parameters.")
-        return first[2]
+        return first_request[2]
 
-    return checked
+    return check_and_handle
 
 
-def _found(shelf: Shelf[Json], request: ApiRequest, what: str) -> Json:
-    found = shelf.get(request.params["id"])
-    if found is None:
-        raise _missing(what)
-    return found
+def _find_resource(shelf: Shelf[Json], request: ApiRequest, kind: str) -> Json:
+    resource = shelf.get(request.params["id"])
+    if resource is None:
+        raise _missing_error(kind)
+    return resource
 
 
 def _metadata(form: dict[str, str]) -> dict[str, str]:
@@ -79,7 +79,7 @@ def create_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
 
 def get_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/subscriptions/{id}."""
-    return json_answer(_found(sandbox.stripe.subscriptions, request, "subscription"))
+    return json_answer(_find_resource(sandbox.stripe.subscriptions, request, "subscription"))
 
 
 def update_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
@@ -88,9 +88,9 @@ def update_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     `pause_collection` does not change the status. Like Stripe, the stand-in still reports the
     subscription's previous status, usually active.
     """
-    subscription = _found(sandbox.stripe.subscriptions, request, "subscription")
+    subscription = _find_resource(sandbox.stripe.subscriptions, request, "subscription")
     if subscription["status"] == "canceled":
-        raise _missing("subscription")
+        raise _missing_error("subscription")
     form = request.form()
     if "cancel_at_period_end" in form:
         subscription["cancel_at_period_end"] = form["cancel_at_period_end"] == "true"
@@ -105,9 +105,9 @@ def update_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
 
 def cancel_subscription(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer DELETE /v1/subscriptions/{id}: immediate and irreversible."""
-    subscription = _found(sandbox.stripe.subscriptions, request, "subscription")
+    subscription = _find_resource(sandbox.stripe.subscriptions, request, "subscription")
     if subscription["status"] == "canceled":
-        raise _missing("subscription")
+        raise _missing_error("subscription")
     set_subscription_status(subscription, "canceled")
     announce(sandbox, "customer.subscription.deleted", subscription)
     return json_answer(subscription)
@@ -128,20 +128,22 @@ def create_session(sandbox: Sandbox, request: ApiRequest) -> Answer:
 
 def get_session(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/checkout/sessions/{id}."""
-    return json_answer(_found(sandbox.stripe.sessions, request, "checkout session"))
+    return json_answer(_find_resource(sandbox.stripe.sessions, request, "checkout session"))
 
 
 def list_events(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/events, newest first, optionally of one type."""
-    wanted = request.query.get("type")
-    found = [one for one in sandbox.stripe.events.values() if wanted in (None, one["type"])]
-    body = {"object": "list", "url": "/v1/events", "has_more": False, "data": found[::-1]}
+    event_type = request.query.get("type")
+    events = [
+        event for event in sandbox.stripe.events.values() if event_type in (None, event["type"])
+    ]
+    body = {"object": "list", "url": "/v1/events", "has_more": False, "data": events[::-1]}
     return json_answer(body)
 
 
 def get_event(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/events/{id}."""
-    return json_answer(_found(sandbox.stripe.events, request, "event"))
+    return json_answer(_find_resource(sandbox.stripe.events, request, "event"))
 
 
 def operations() -> list[tuple[str, str, Handler]]:
@@ -156,4 +158,4 @@ def operations() -> list[tuple[str, str, Handler]]:
         ("GET", "/v1/events", list_events),
         ("GET", "/v1/events/{id}", get_event),
     ]
-    return [(method, path, _authorized(handler)) for method, path, handler in handlers]
+    return [(method, path, _check_key_and_replay(handler)) for method, path, handler in handlers]

@@ -21,7 +21,7 @@ _PRICE_CENTS = 4_900
 
 
 #: Path and form of the first request with an idempotency key, and its response.
-_Answered = tuple[str, dict[str, str], Answer]
+_AnsweredRequest = tuple[str, dict[str, str], Answer]
 
 
 class StripeState:
@@ -31,17 +31,19 @@ class StripeState:
         self.subscriptions: Shelf[Json] = Shelf("stripe.subscriptions")
         self.sessions: Shelf[Json] = Shelf("stripe.sessions")
         self.events: Shelf[Json] = Shelf("stripe.events")
-        #: By idempotency key.
-        self.answers: Shelf[_Answered] = Shelf("stripe.answers", _pack_answered, _unpack_answered)
+        #: The first request with each idempotency key, and its response.
+        self.answers: Shelf[_AnsweredRequest] = Shelf(
+            "stripe.answers", _pack_request, _unpack_request
+        )
 
     def shelves(self) -> list[Shelf[Any]]:
-        """List what a restart keeps."""
+        """List the resources that a restart keeps."""
         return [self.subscriptions, self.sessions, self.events, self.answers]
 
     def newest_subscription(self, organization_id: str) -> Json | None:
         """Return the organization's newest subscription, if any."""
         return self.subscriptions.newest(
-            lambda one: one["metadata"].get("organization_id") == organization_id
+            lambda subscription: subscription["metadata"].get("organization_id") == organization_id
         )
 
     def add_subscription(
@@ -112,14 +114,16 @@ class StripeState:
         self.sessions[session_id] = session
         return session
 
-    def add_event(self, event_type: str, about: Json, event_id: str = "", created: int = 0) -> Json:
-        """Store an event and return it in the format it is sent in."""
+    def add_event(
+        self, event_type: str, resource: Json, event_id: str = "", created: int = 0
+    ) -> Json:
+        """Store an event about a resource, and return it in the format of the webhook."""
         event: Json = {
             "id": event_id or new_id("evt"),
             "object": "event",
             "api_version": API_VERSION,
             "created": created or int(time.time()),
-            "data": {"object": about},
+            "data": {"object": resource},
             "livemode": False,
             "pending_webhooks": 1,
             "request": {"id": None, "idempotency_key": None},
@@ -129,12 +133,12 @@ class StripeState:
         return event
 
 
-def _pack_answered(answered: _Answered) -> list[Any]:
-    path, form, answer = answered
+def _pack_request(request: _AnsweredRequest) -> list[Any]:
+    path, form, answer = request
     return [path, form, asdict(answer) | {"body": answer.body.decode()}]
 
 
-def _unpack_answered(packed: list[Any]) -> _Answered:
+def _unpack_request(packed: list[Any]) -> _AnsweredRequest:
     path, form, answer = packed
     return path, form, Answer(**answer | {"body": answer["body"].encode()})
 
@@ -143,9 +147,9 @@ def set_subscription_status(subscription: Json, status: str) -> None:
     """Set any status and the times that belong to it."""
     now = int(time.time())
     subscription["status"] = status
-    over = status in ("canceled", "incomplete_expired")
+    has_ended = status in ("canceled", "incomplete_expired")
     subscription["canceled_at"] = now if status == "canceled" else None
-    subscription["ended_at"] = now if over else None
+    subscription["ended_at"] = now if has_ended else None
 
 
 def invoice_of(subscription: Json, *, paid: bool) -> Json:

@@ -14,7 +14,7 @@ from sandbox.twilio.calls import TwilioCall
 from sandbox.twilio.pages import page
 from sandbox.twilio.state import STATUSES, VERSION, Account
 
-#: An operation. It runs after the caller and the account in the path were checked.
+#: An operation on an account. It runs after the caller's credentials were checked.
 Act = Callable[[Sandbox, ApiRequest, Account], Answer]
 
 
@@ -32,7 +32,7 @@ def _not_found(request: ApiRequest) -> Rejected:
     return _error(404, 20404, f"The requested resource {request.path} was not found")
 
 
-def _caller(sandbox: Sandbox, request: ApiRequest) -> Account:
+def _authenticated_account(sandbox: Sandbox, request: ApiRequest) -> Account:
     sid, token = request.basic()
     account = sandbox.twilio.accounts.get(sid)
     if account is None or not same_secret(token, account.auth_token):
@@ -44,7 +44,7 @@ def _for_parent(act: Act) -> Handler:
     """Require the parent's credentials, and act on the parent account itself."""
 
     def checked(sandbox: Sandbox, request: ApiRequest) -> Answer:
-        caller = _caller(sandbox, request)
+        caller = _authenticated_account(sandbox, request)
         if caller is not sandbox.twilio.parent:
             raise _error(401, 20003, "Authenticate")
         return act(sandbox, request, caller)
@@ -63,7 +63,7 @@ def _for_account(act: Act, *, parent_only: bool = False) -> Handler:
         account = sandbox.twilio.accounts.get(request.params["account"])
         if account is not None:
             account.requests += 1
-        caller = _caller(sandbox, request)
+        caller = _authenticated_account(sandbox, request)
         if caller is not sandbox.twilio.parent and (
             parent_only or caller is not account or caller.status != "active"
         ):
@@ -83,8 +83,8 @@ def create_account(sandbox: Sandbox, request: ApiRequest, parent: Account) -> An
 
 def list_accounts(sandbox: Sandbox, request: ApiRequest, parent: Account) -> Answer:
     """Answer GET Accounts.json, optionally filtered by status."""
-    found = [account.to_dict() for account in sandbox.twilio.accounts.values()]
-    return page(request, "accounts", found, filters={"Status": "status"})
+    accounts = [account.to_dict() for account in sandbox.twilio.accounts.values()]
+    return page(request, "accounts", accounts, filters={"Status": "status"})
 
 
 def fetch_account(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
@@ -122,8 +122,8 @@ def _check_status(sandbox: Sandbox, account: Account, status: str) -> None:
 
 def list_calls(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer GET Calls.json, optionally filtered by status, To or From."""
-    found = _of_account(account, (one.shown for one in sandbox.twilio.calls.values()))
-    return page(request, "calls", found, filters={"Status": "status", "To": "to", "From": "from"})
+    calls = _items_of_account(account, (call.shown for call in sandbox.twilio.calls.values()))
+    return page(request, "calls", calls, filters={"Status": "status", "To": "to", "From": "from"})
 
 
 def fetch_call(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
@@ -136,14 +136,14 @@ def update_call(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answ
 
     The status canceled ends only a call that is not yet in progress; completed ends any live call.
     """
-    one = _find_call(sandbox, account, request)
+    call = _find_call(sandbox, account, request)
     status = request.form().get("Status")
     if status in ("completed", "canceled"):
-        if one.over:
+        if call.over:
             raise _error(400, 21220, "Call is not in-progress. Cannot redirect.")
-        if status == "completed" or one.shown["status"] != "in-progress":
-            one.set_status(status)
-    return json_answer(one.shown)
+        if status == "completed" or call.shown["status"] != "in-progress":
+            call.set_status(status)
+    return json_answer(call.shown)
 
 
 def create_message(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
@@ -162,16 +162,16 @@ def create_message(sandbox: Sandbox, request: ApiRequest, account: Account) -> A
 
 def list_messages(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer GET Messages.json, optionally filtered by To."""
-    found = _of_account(account, sandbox.twilio.messages.values())
-    return page(request, "messages", found, filters={"To": "to"})
+    messages = _items_of_account(account, sandbox.twilio.messages.values())
+    return page(request, "messages", messages, filters={"To": "to"})
 
 
 def fetch_message(sandbox: Sandbox, request: ApiRequest, account: Account) -> Answer:
     """Answer GET Messages/{MessageSid}.json."""
-    one = sandbox.twilio.messages.get(request.params["sid"])
-    if one is None or one["account_sid"] != account.sid:
+    message = sandbox.twilio.messages.get(request.params["sid"])
+    if message is None or message["account_sid"] != account.sid:
         raise _not_found(request)
-    return json_answer(one)
+    return json_answer(message)
 
 
 def not_found(sandbox: Sandbox, request: ApiRequest) -> Answer:
@@ -179,15 +179,15 @@ def not_found(sandbox: Sandbox, request: ApiRequest) -> Answer:
     raise _not_found(request)
 
 
-def _of_account(account: Account, found: Iterable[Json]) -> list[Json]:
-    return [one for one in found if one["account_sid"] == account.sid]
+def _items_of_account(account: Account, items: Iterable[Json]) -> list[Json]:
+    return [item for item in items if item["account_sid"] == account.sid]
 
 
 def _find_call(sandbox: Sandbox, account: Account, request: ApiRequest) -> TwilioCall:
-    one = sandbox.twilio.calls.get(request.params["sid"])
-    if one is None or one.shown["account_sid"] != account.sid:
+    call = sandbox.twilio.calls.get(request.params["sid"])
+    if call is None or call.shown["account_sid"] != account.sid:
         raise _not_found(request)
-    return one
+    return call
 
 
 def operations() -> list[tuple[str, str, Handler]]:

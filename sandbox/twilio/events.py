@@ -19,7 +19,8 @@ from sandbox.twilio.state import VERSION, Account
 def sign(auth_token: str, url: str, params: dict[str, str]) -> str:
     """Return X-Twilio-Signature: HMAC-SHA1 over the address and the sorted fields.
 
-    Source: Twilio's page on the security of webhooks. The RequestValidator of its SDK agrees.
+    Source: Twilio's page on the security of webhooks. The RequestValidator of Twilio's SDK
+    computes the same signature.
     """
     text = url + "".join(name + params[name] for name in sorted(params))
     digest = hmac.new(auth_token.encode(), text.encode(), hashlib.sha1).digest()
@@ -30,21 +31,21 @@ def callback(sandbox: Sandbox, account: Account, url: str, params: dict[str, str
     """Build a signed callback.
 
     The signature covers `url`, the address that Twilio was configured with; blank means the
-    ingress. An https address assumes a proxy in front of the ingress, so the form is sent to the
-    same path of the target.
+    ingress. If `url` is an https address, a proxy is assumed in front of the ingress, and the form
+    goes to the same path of the target.
     """
-    public = url or sandbox.webhook_url("twilio")
+    public_url = url or sandbox.webhook_url("twilio")
     form = {"AccountSid": account.sid, "ApiVersion": VERSION} | params
     return Parcel(
         provider="twilio",
         event_id=form.get("CallSid") or form.get("MessageSid") or "",
         event_type=form.get("CallStatus") or form.get("MessageStatus") or "",
         transmission_id="",
-        url=_reachable(sandbox, public),
+        url=_reachable_url(sandbox, public_url),
         headers={
             "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
             "User-Agent": "TwilioProxy/1.1",
-            "X-Twilio-Signature": sign(account.auth_token, public, form),
+            "X-Twilio-Signature": sign(account.auth_token, public_url, form),
         },
         body=urlencode(form).encode(),
     )
@@ -93,9 +94,9 @@ def _voice_form(call: TwilioCall, sequence: int) -> dict[str, str]:
     return form
 
 
-def _reachable(sandbox: Sandbox, public: str) -> str:
-    parts = urlsplit(public)
+def _reachable_url(sandbox: Sandbox, public_url: str) -> str:
+    parts = urlsplit(public_url)
     if parts.scheme != "https":
-        return public
+        return public_url
     query = f"?{parts.query}" if parts.query else ""
     return f"{sandbox.target}{parts.path}{query}"

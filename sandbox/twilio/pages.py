@@ -1,6 +1,6 @@
-"""Twilio's lists: newest first, one page at a time.
+"""Answers with one page of a list, newest item first.
 
-A client that reads only the first page therefore misses items, as at Twilio.
+As at Twilio, a client that reads only the first page misses items.
 
 Source: Twilio's page on paging. A page token names the last item of the previous page. A change
 between two requests therefore neither hides nor repeats another item.
@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 from sandbox.exchange import Answer, ApiRequest, Json, json_answer
 
-_SIZE_DEFAULT = 50
-_SIZE_MAX = 1000
+_PAGE_SIZE_DEFAULT = 50
+_PAGE_SIZE_MAX = 1000
 _TOKEN_PREFIX = "PA"
 
 
@@ -26,10 +26,13 @@ def page(
     `filters` maps a query parameter to the field that must equal its value.
     """
     conditions = {name: request.query[name] for name in filters if name in request.query}
-    size, number = _size(request.query.get("PageSize", "")), _number(request.query.get("Page", ""))
+    size, number = (
+        _page_size_from(request.query.get("PageSize", "")),
+        _page_number_from(request.query.get("Page", "")),
+    )
     matching = [
         item
-        for item in _after(items, request.query.get("PageToken", ""))
+        for item in _items_after(items, request.query.get("PageToken", ""))
         if all(item[filters[name]] == value for name, value in conditions.items())
     ]
     page_items, has_more = matching[:size], len(matching) > size
@@ -55,16 +58,16 @@ def page(
     return json_answer(body)
 
 
-def _after(items: list[Json], token: str) -> list[Json]:
+def _items_after(items: list[Json], token: str) -> list[Json]:
     newest_first = items[::-1]
     sids = [item["sid"] for item in newest_first]
     sid = token.removeprefix(_TOKEN_PREFIX)
     return newest_first[sids.index(sid) + 1 :] if sid in sids else newest_first
 
 
-def _size(text: str) -> int:
-    return min(max(1, int(text)), _SIZE_MAX) if text.isdecimal() else _SIZE_DEFAULT
+def _page_size_from(text: str) -> int:
+    return min(max(1, int(text)), _PAGE_SIZE_MAX) if text.isdecimal() else _PAGE_SIZE_DEFAULT
 
 
-def _number(text: str) -> int:
+def _page_number_from(text: str) -> int:
     return int(text) if text.isdecimal() else 0

@@ -25,7 +25,8 @@ class Account:
     friendly_name: str
     owner_sid: str
     status: str = "active"
-    #: Whether Twilio itself suspended the account. The API can neither set nor undo that.
+    #: Whether Twilio itself suspended the account. The API can neither cause nor
+    #: undo such a suspension.
     suspended_by_twilio: bool = False
     created_at: str = ""
     updated_at: str = ""
@@ -104,7 +105,7 @@ class TwilioState:
         """Start a call. It continues until a person or the API ends it."""
         now = rfc2822_now()
         sid = "CA" + secrets.token_hex(16)
-        answered = status == "in-progress"
+        is_answered = status == "in-progress"
         shown: Json = {
             "sid": sid,
             "account_sid": account.sid,
@@ -113,7 +114,7 @@ class TwilioState:
             "from": from_,
             "status": status,
             "direction": direction,
-            "start_time": now if answered else None,
+            "start_time": now if is_answered else None,
             "end_time": None,
             "duration": None,
             "price": None,
@@ -124,7 +125,7 @@ class TwilioState:
             "subresource_uris": {},
             "uri": f"/{VERSION}/Accounts/{account.sid}/Calls/{sid}.json",
         }
-        call = TwilioCall(shown, answered_at=time.monotonic() if answered else None)
+        call = TwilioCall(shown, answered_at=time.monotonic() if is_answered else None)
         self.calls[sid] = self._save_changes_of(call)
         return call
 
@@ -159,7 +160,7 @@ class TwilioState:
         return message
 
     def _save_changes_of(self, call: TwilioCall) -> TwilioCall:
-        call.watchers.append(lambda one: self.calls.note(one.shown["sid"]))
+        call.watchers.append(lambda changed_call: self.calls.note(changed_call.shown["sid"]))
         return call
 
 

@@ -13,17 +13,17 @@ from sandbox.exchange import Answer, ApiRequest, Json, Rejected, json_answer, sa
 from sandbox.gate import Handler
 from sandbox.vapi.admission import wrong_in_overrides
 from sandbox.vapi.calls import LiveCall
-from sandbox.vapi.life import carry, live
+from sandbox.vapi.life import run_call, start_leg
 
 #: Control messages that are accepted without effect, beside end-call and say.
-_OTHER_TYPES = frozenset({"add-message", "append-context", "control", "transfer", "handoff"})
+_IGNORED_TYPES = frozenset({"add-message", "append-context", "control", "transfer", "handoff"})
 #: Seconds that each blank-separated part of a text takes to speak, and the maximum for a text.
 _WORD_SECONDS = 0.05
 _SPEECH_SECONDS_MAX = 2.0
 #: Fields that POST /call accepts here. A call at Vapi has no metadata of its own, so `metadata` is
 #: not among them.
 _CALL_FIELDS = ("assistantId", "assistantOverrides", "customer", "name", "phoneNumberId")
-_NAME_MAX = 40
+_NAME_LENGTH_MAX = 40
 
 
 def _error(status: int, kind: str, message: str) -> Rejected:
@@ -31,18 +31,18 @@ def _error(status: int, kind: str, message: str) -> Rejected:
     return Rejected(json_answer(body, status))
 
 
-def _keyed(act: Callable[[Sandbox, ApiRequest], Answer]) -> Handler:
-    def checked(sandbox: Sandbox, request: ApiRequest) -> Answer:
+def _require_key(act: Callable[[Sandbox, ApiRequest], Answer]) -> Handler:
+    def check_and_act(sandbox: Sandbox, request: ApiRequest) -> Answer:
         if not same_secret(request.bearer(), sandbox.keys.secrets.vapi_api_key):
             raise _error(401, "Unauthorized", "Invalid Key.")
         return act(sandbox, request)
 
-    return checked
+    return check_and_act
 
 
 def get_call(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /call/{id}."""
-    return json_answer(_find(sandbox, request).shown)
+    return json_answer(_find_call(sandbox, request).shown)
 
 
 def create_call(sandbox: Sandbox, request: ApiRequest) -> Answer:
@@ -51,32 +51,32 @@ def create_call(sandbox: Sandbox, request: ApiRequest) -> Answer:
     No assistant-request is sent. The assistant and its overrides are those in the API request.
     """
     body = request.json() or {}
-    if wrong := _wrong_in_call(sandbox, body):
-        raise _error(400, "Bad Request", wrong)
+    if error := _call_error(sandbox, body):
+        raise _error(400, "Bad Request", error)
     number = sandbox.vapi.numbers[body["phoneNumberId"]]
-    made = sandbox.vapi.add_call(
+    call = sandbox.vapi.add_call(
         sandbox.api_url("vapi"), "outboundPhoneCall", body["customer"]["number"], number
     )
     if "name" in body:
-        made.shown["name"] = body["name"]
+        call.shown["name"] = body["name"]
     assistant = sandbox.vapi.assistants[body["assistantId"]]
-    sandbox.vapi.connect(made, assistant, body.get("assistantOverrides") or {})
+    sandbox.vapi.connect(call, assistant, body.get("assistantOverrides") or {})
     account = sandbox.twilio.accounts.get(number.shown.get("twilioAccountSid", ""))
     if account is not None:
-        carry(sandbox, made, account, number.shown["number"], number.leg_callback_url)
-    sandbox.courier.spawn(live(sandbox, made))
-    return json_answer(made.shown, 201)
+        start_leg(sandbox, call, account, number.shown["number"], number.leg_callback_url)
+    sandbox.courier.spawn(run_call(sandbox, call))
+    return json_answer(call.shown, 201)
 
 
-def _wrong_in_call(sandbox: Sandbox, body: Json) -> str:
+def _call_error(sandbox: Sandbox, body: Json) -> str:
     for field in body:
         if field not in _CALL_FIELDS:
             return f"property {field} should not exist"
     customer, name = body.get("customer"), body.get("name", "")
     if not isinstance(customer, dict) or not str(customer.get("number", "")).startswith("+"):
         return "customer.number must be a valid phone number in the E.164 format"
-    if not isinstance(name, str) or len(name) > _NAME_MAX:
-        return f"name must be at most {_NAME_MAX} characters"
+    if not isinstance(name, str) or len(name) > _NAME_LENGTH_MAX:
+        return f"name must be at most {_NAME_LENGTH_MAX} characters"
     if str(body.get("phoneNumberId", "")) not in sandbox.vapi.numbers:
         return "Couldn't Get Phone Number. It May Not Exist."
     if str(body.get("assistantId", "")) not in sandbox.vapi.assistants:
@@ -86,15 +86,15 @@ def _wrong_in_call(sandbox: Sandbox, body: Json) -> str:
 
 def list_numbers(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /phone-number."""
-    return json_answer([one.shown for one in sandbox.vapi.numbers.values()])
+    return json_answer([number.shown for number in sandbox.vapi.numbers.values()])
 
 
 def get_number(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /phone-number/{id}."""
-    found = sandbox.vapi.numbers.get(request.params["id"])
-    if found is None:
+    number = sandbox.vapi.numbers.get(request.params["id"])
+    if number is None:
         raise _error(404, "Not Found", "Phone number not found.")
-    return json_answer(found.shown)
+    return json_answer(number.shown)
 
 
 def list_assistants(sandbox: Sandbox, request: ApiRequest) -> Answer:
@@ -104,10 +104,10 @@ def list_assistants(sandbox: Sandbox, request: ApiRequest) -> Answer:
 
 def get_assistant(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /assistant/{id}."""
-    found = sandbox.vapi.assistants.get(request.params["id"])
-    if found is None:
+    assistant = sandbox.vapi.assistants.get(request.params["id"])
+    if assistant is None:
         raise _error(404, "Not Found", "Assistant not found.")
-    return json_answer(found)
+    return json_answer(assistant)
 
 
 def control_call(sandbox: Sandbox, request: ApiRequest) -> Answer:
@@ -116,21 +116,21 @@ def control_call(sandbox: Sandbox, request: ApiRequest) -> Answer:
     Success means that the message was accepted, not that the call has ended. A deaf call accepts
     the message and ignores it.
     """
-    found = _find(sandbox, request)
-    if found.over:
+    call = _find_call(sandbox, request)
+    if call.over:
         raise _error(404, "Not Found", "Call not found.")
     body = request.json() or {}
     kind = body.get("type")
-    if kind not in ("end-call", "say", *_OTHER_TYPES):
+    if kind not in ("end-call", "say", *_IGNORED_TYPES):
         raise _error(400, "Bad Request", "Unknown type.")
-    behaviour = sandbox.vapi.behaviour_of(found)
-    obeyed = not (behaviour.deaf or (behaviour.deaf_to_say and kind == "say"))
-    found.note_order(kind, obeyed)
-    if obeyed and kind == "end-call":
-        found.end("manually-canceled")
-    if obeyed and kind == "say":
+    behaviour = sandbox.vapi.behaviour_of(call)
+    is_obeyed = not (behaviour.deaf or (behaviour.deaf_to_say and kind == "say"))
+    call.note_order(kind, is_obeyed)
+    if is_obeyed and kind == "end-call":
+        call.end("manually-canceled")
+    if is_obeyed and kind == "say":
         text = str(body.get("content", ""))
-        speaking = _speak(found, text, then_end=body.get("endCallAfterSpoken") is True)
+        speaking = _speak(call, text, then_end=body.get("endCallAfterSpoken") is True)
         sandbox.courier.spawn(speaking)
     return json_answer({"success": True})
 
@@ -138,7 +138,7 @@ def control_call(sandbox: Sandbox, request: ApiRequest) -> Answer:
 async def _speak(call: LiveCall, text: str, *, then_end: bool) -> None:
     speech = call.note_speech(text)
     seconds = min(len(text.split()) * _WORD_SECONDS, _SPEECH_SECONDS_MAX)
-    await call.last(seconds)
+    await call.wait_until_end(seconds)
     if call.over:
         return
     speech["finished"] = time.monotonic()
@@ -147,21 +147,21 @@ async def _speak(call: LiveCall, text: str, *, then_end: bool) -> None:
         call.end("assistant-said-message-with-end-call-enabled")
 
 
-def _find(sandbox: Sandbox, request: ApiRequest) -> LiveCall:
-    found = sandbox.vapi.calls.get(request.params["id"])
-    if found is None:
+def _find_call(sandbox: Sandbox, request: ApiRequest) -> LiveCall:
+    call = sandbox.vapi.calls.get(request.params["id"])
+    if call is None:
         raise _error(404, "Not Found", "Call not found.")
-    return found
+    return call
 
 
 def operations() -> list[tuple[str, str, Handler]]:
     """List Vapi's operations: method, path, handler."""
     return [
-        ("POST", "/call", _keyed(create_call)),
-        ("GET", "/call/{id}", _keyed(get_call)),
+        ("POST", "/call", _require_key(create_call)),
+        ("GET", "/call/{id}", _require_key(get_call)),
         ("POST", "/call/{id}/control", control_call),
-        ("GET", "/phone-number", _keyed(list_numbers)),
-        ("GET", "/phone-number/{id}", _keyed(get_number)),
-        ("GET", "/assistant", _keyed(list_assistants)),
-        ("GET", "/assistant/{id}", _keyed(get_assistant)),
+        ("GET", "/phone-number", _require_key(list_numbers)),
+        ("GET", "/phone-number/{id}", _require_key(get_number)),
+        ("GET", "/assistant", _require_key(list_assistants)),
+        ("GET", "/assistant/{id}", _require_key(get_assistant)),
     ]

@@ -23,11 +23,11 @@ ANSWER_SECONDS = 7.5
 #: Price of one second of talk, in US dollars.
 _COST_PER_SECOND = Decimal("0.0015")
 #: Fields of a call that a restart keeps as they are, and its monotonic times.
-_KEPT = (
+_KEPT_FIELDS = (
     *("shown", "longest_seconds", "server_url", "behaviour", "reason", "ended_after_seconds"),
     *("decision", "orders", "spoken", "lost"),
 )
-_TIMES = ("made", "began", "ended")
+_TIME_FIELDS = ("made", "began", "ended")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Plan:
     deliver: bool = True
 
 
-def _nothing() -> None:
+def _ignore_change() -> None:
     pass
 
 
@@ -88,10 +88,11 @@ class LiveCall:
     spoken: list[Json] = field(default_factory=list)
     #: Types of the messages that were lost on purpose.
     lost: list[str] = field(default_factory=list)
-    #: Called when something has changed without a lookup of the call by its ID.
-    changed: Callable[[], None] = _nothing
-    #: Seconds of talk before the sandbox was restarted, and if the call had ended by then, its end.
+    #: Reports a change to the shelf. A change after a lookup by ID needs no report.
+    changed: Callable[[], None] = _ignore_change
+    #: Seconds of talk before the sandbox was restarted.
     seconds_before: float = 0
+    #: Seconds of talk after which the call ended, if it ended while the sandbox was stopped.
     ended_after_seconds: float | None = None
 
     @property
@@ -102,7 +103,7 @@ class LiveCall:
     def end(self, reason: str, *, after_seconds: float | None = None) -> None:
         """Hang up. Replay: a call ends once, for the first reason.
 
-        If the given seconds of talk were over before a restart, the call ended after them.
+        If the talk had lasted `after_seconds` before a restart, the call ended at that moment.
         """
         if self.over:
             return
@@ -112,8 +113,8 @@ class LiveCall:
         self.hang_up.set()
         self.changed()
 
-    async def last(self, seconds: float | None) -> None:
-        """Wait for the given seconds or until the call ends; None waits for the end only."""
+    async def wait_until_end(self, seconds: float | None) -> None:
+        """Wait until the call ends, for at most `seconds`; None means without a limit."""
         try:
             async with asyncio.timeout(seconds):
                 await self.hang_up.wait()
@@ -172,15 +173,15 @@ class LiveCall:
 
 
 def pack_call(call: LiveCall) -> Json:
-    """Return what a restart keeps of a call. Its number and leg are kept elsewhere."""
-    packed: Json = {name: getattr(call, name) for name in _KEPT}
-    times = {f"{name}_at": wall_clock(getattr(call, name)) for name in _TIMES}
+    """Return the fields that a restart keeps of a call, without its number and leg."""
+    packed: Json = {name: getattr(call, name) for name in _KEPT_FIELDS}
+    times = {f"{name}_at": wall_clock(getattr(call, name)) for name in _TIME_FIELDS}
     return packed | times | {"plan": asdict(call.plan), "over": call.over}
 
 
 def unpack_call(packed: Json, numbers: Mapping[str, PhoneNumber]) -> LiveCall:
-    """Make a call of what was kept, without its leg."""
-    times: Json = {name: monotonic_clock(packed.pop(f"{name}_at")) for name in _TIMES}
+    """Rebuild a call from its stored fields, without its leg."""
+    times: Json = {name: monotonic_clock(packed.pop(f"{name}_at")) for name in _TIME_FIELDS}
     over, plan = packed.pop("over"), Plan(**packed.pop("plan"))
     number = numbers.get(packed["shown"].get("phoneNumberId", ""))
     call = LiveCall(**packed, **times, plan=plan, number=number)

@@ -16,8 +16,8 @@ from sandbox.twilio.state import Account
 from sandbox.vapi.behaviour import Behaviour
 from sandbox.vapi.calls import ANSWER_SECONDS, LiveCall, PhoneNumber, Plan
 from sandbox.vapi.events import Forgery, parcel
-from sandbox.vapi.life import carry, live
-from sandbox.vapi.messages import eligible, write
+from sandbox.vapi.life import run_call, start_leg
+from sandbox.vapi.messages import allows_call, build_message
 from sandbox.vapi.state import LONGEST_SECONDS_DEFAULT
 
 #: Our phone number in a call that uses no number of Vapi's.
@@ -121,8 +121,8 @@ class VapiCallControl:
             url = body.leg_callback_url
             if url is None and number is not None:
                 url = number.leg_callback_url
-            carry(self._sandbox, call, account, ours, url)
-        self._sandbox.courier.spawn(live(self._sandbox, call))
+            start_leg(self._sandbox, call, account, ours, url)
+        self._sandbox.courier.spawn(run_call(self._sandbox, call))
         return JSONResponse(call.shown, 201)
 
     async def list_calls(self, request: Request) -> Response:
@@ -169,13 +169,13 @@ class VapiCallControl:
             return refuse("no such call", 404)
         if call is not None and body.type == "end-of-call-report" and call.ended is None:
             return refuse("the call has not ended", 422)
-        message = write(body.type, call, self._sandbox.vapi.account_id) | body.fields
+        message = build_message(body.type, call, self._sandbox.vapi.account_id) | body.fields
         url = call.server_url if call is not None else ""
         addressed = parcel(self._sandbox, message, url, body.forge)
         sent = await self._sandbox.courier.send(addressed, copies=body.copies, retry=body.retry)
         if body.type == "campaign.predial":
             for one in sent:
-                one["eligible"] = eligible(one)
+                one["eligible"] = allows_call(one)
         return JSONResponse(sent)
 
     def _why_not(

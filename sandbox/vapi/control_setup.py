@@ -25,7 +25,7 @@ class NewAssistant(ControlRequest):
     max_duration_seconds: int = Field(
         LONGEST_SECONDS_DEFAULT, ge=LONGEST_SECONDS_MIN, le=LONGEST_SECONDS_MAX
     )
-    #: Address for the messages of its calls. If blank, the number's address is used.
+    #: Address for the messages of the assistant's calls. If blank, the number's address is used.
     server_url: str = ""
 
 
@@ -33,7 +33,7 @@ class NewNumber(ControlRequest):
     number: str = Field("+15005550001", pattern=r"^\+[0-9]{6,15}$")
     #: The subaccount that carries the number's calls; blank for none.
     twilio_sid: str = ""
-    #: The number's own assistant. With one, no assistant-request is sent.
+    #: The number's own assistant. If it is set, no assistant-request is sent.
     assistant_id: str = ""
     #: Address for the messages of the number's calls; blank is the ingress.
     server_url: str = ""
@@ -48,7 +48,7 @@ class AuthenticationChoice(ControlRequest):
 
 
 class Misbehaviour(Behaviour):
-    """A change of behaviour, of one call or of all. Only the given fields change."""
+    """A change of one call's behaviour, or of all. Only the given fields change."""
 
     call_id: str = ""
 
@@ -78,7 +78,7 @@ class VapiSetupControl:
         return JSONResponse(assistant, 201)
 
     async def add_number(self, request: Request) -> Response:
-        """Import a phone number, of a Twilio subaccount if one is given."""
+        """Import a phone number, which a Twilio subaccount carries if `twilio_sid` is set."""
         body = await parse_request(request, NewNumber)
         if body.twilio_sid and body.twilio_sid not in self._sandbox.twilio.accounts:
             return refuse("no such subaccount", 404)
@@ -96,9 +96,9 @@ class VapiSetupControl:
     async def set_authentication(self, request: Request) -> Response:
         """Choose how Vapi's messages are authenticated."""
         body = await parse_request(request, AuthenticationChoice)
-        chosen = body.model_dump(include={"mode", "algorithm", "timestamp_unit"})
-        self._sandbox.vapi.authentication = Authentication(**chosen)
-        return JSONResponse(chosen)
+        settings = body.model_dump(include={"mode", "algorithm", "timestamp_unit"})
+        self._sandbox.vapi.authentication = Authentication(**settings)
+        return JSONResponse(settings)
 
     async def set_behaviour(self, request: Request) -> Response:
         """Change the behaviour of all calls, or of one call."""

@@ -1,4 +1,4 @@
-"""Vapi's server messages: their authentication, and those about a call's life.
+"""Authenticates Vapi's server messages, and builds those about a call's life.
 
 Like Vapi, the stand-in does not repeat a message by default: a lost report is lost.
 """
@@ -36,7 +36,7 @@ def parcel(sandbox: Sandbox, message: Json, url: str = "", forge: Forgery | None
     `url` is the server address that an assistant or a number names; blank is the ingress.
     """
     body = json.dumps({"message": message}, separators=(",", ":")).encode()
-    proof = _proof(sandbox, body, forge)
+    proof_headers = _proof_headers(sandbox, body, forge)
     if forge == "body":
         body = body[:-1] + b" }"
     return Parcel(
@@ -45,12 +45,12 @@ def parcel(sandbox: Sandbox, message: Json, url: str = "", forge: Forgery | None
         event_type=message["type"],
         transmission_id="",
         url=url or sandbox.webhook_url("vapi"),
-        headers={"Content-Type": "application/json", "User-Agent": "vapi"} | proof,
+        headers={"Content-Type": "application/json", "User-Agent": "vapi"} | proof_headers,
         body=body,
     )
 
 
-def about(call: LiveCall) -> Json:
+def call_fields(call: LiveCall) -> Json:
     """Return the fields that every message about a call has."""
     fields: Json = {"customer": call.shown["customer"], "call": dict(call.shown)}
     if call.number is not None:
@@ -60,7 +60,7 @@ def about(call: LiveCall) -> Json:
 
 def assistant_request(call: LiveCall) -> Json:
     """Build the message that requests the assistant of an inbound call."""
-    return {"type": "assistant-request", "timestamp": epoch_ms()} | about(call)
+    return {"type": "assistant-request", "timestamp": epoch_ms()} | call_fields(call)
 
 
 def status_update(call: LiveCall) -> Json:
@@ -77,7 +77,7 @@ def status_update(call: LiveCall) -> Json:
             message["inboundPhoneCallDebuggingArtifacts"] = {
                 "assistantRequestError": call.decision["error"] or call.decision["reason"]
             }
-    return message | about(call)
+    return message | call_fields(call)
 
 
 def end_of_call_report(call: LiveCall) -> Json:
@@ -97,26 +97,26 @@ def end_of_call_report(call: LiveCall) -> Json:
     }
     if "startedAt" in call.shown:
         message["startedAt"] = call.shown["startedAt"]
-    return message | about(call)
+    return message | call_fields(call)
 
 
-def _proof(sandbox: Sandbox, body: bytes, forge: Forgery | None) -> dict[str, str]:
-    way, secrets = sandbox.vapi.authentication, sandbox.keys.secrets
-    wrong = "not the secret" if forge == "credential" else ""
-    match way.mode:
+def _proof_headers(sandbox: Sandbox, body: bytes, forge: Forgery | None) -> dict[str, str]:
+    authentication, secrets = sandbox.vapi.authentication, sandbox.keys.secrets
+    wrong_secret = "not the secret" if forge == "credential" else ""
+    match authentication.mode:
         case "bearer":
-            return {"Authorization": f"Bearer {wrong or secrets.vapi_server_secret}"}
+            return {"Authorization": f"Bearer {wrong_secret or secrets.vapi_server_secret}"}
         case "x-vapi-secret":
-            return {"X-Vapi-Secret": wrong or secrets.vapi_server_secret}
+            return {"X-Vapi-Secret": wrong_secret or secrets.vapi_server_secret}
         case "hmac":
-            timestamp = _timestamp(way, forge)
-            secret = wrong or secrets.vapi_hmac_secret
-            signature = sign(secret, way.algorithm, timestamp, body)
+            timestamp = _timestamp(authentication, forge)
+            secret = wrong_secret or secrets.vapi_hmac_secret
+            signature = sign(secret, authentication.algorithm, timestamp, body)
             return {"x-signature": signature, "x-timestamp": timestamp}
         case "none":
             return {}
 
 
-def _timestamp(way: Authentication, forge: Forgery | None) -> str:
+def _timestamp(authentication: Authentication, forge: Forgery | None) -> str:
     seconds = time.time() - (_STALE_SECONDS if forge == "stale" else 0)
-    return str(int(seconds * 1000 if way.timestamp_unit == "ms" else seconds))
+    return str(int(seconds * 1000 if authentication.timestamp_unit == "ms" else seconds))

@@ -1,4 +1,4 @@
-"""The life of a call at Vapi, from the first notify to the report.
+"""Runs a call at Vapi, from its start to its report.
 
 Each call is one task that sleeps, so a thousand idle calls cost nothing. Four things end an
 accepted call: a control message that is obeyed, the maximum duration, the people on the line, and
@@ -22,10 +22,10 @@ from sandbox.vapi.events import end_of_call_report, parcel, status_update
 _random = SystemRandom()
 
 
-def carry(
+def start_leg(
     sandbox: Sandbox, call: LiveCall, account: Account, our_number: str, callback_url: str | None
 ) -> None:
-    """Start the call's leg at Twilio. If either of the two ends, the other ends too.
+    """Start the call's leg at Twilio. If the call or the leg ends, the other ends too.
 
     An account that is not active carries no call. The call then fails before any phone rings.
     """
@@ -38,27 +38,28 @@ def carry(
     else:
         leg = sandbox.twilio.add_call(account, customer, our_number, "queued")
     call.shown["phoneCallProviderId"] = leg.shown["sid"]
-    _tie(call, leg)
+    _connect_leg(call, leg)
     if callback_url is not None:
         send_status_callbacks(sandbox, leg, callback_url)
 
 
-def _tie(call: LiveCall, leg: TwilioCall) -> None:
+def _connect_leg(call: LiveCall, leg: TwilioCall) -> None:
     call.leg = leg
 
-    def follow(leg: TwilioCall) -> None:
+    def end_with_leg(leg: TwilioCall) -> None:
         if leg.over:
             call.end("customer-ended-call")
 
-    leg.watchers.append(follow)
-    follow(leg)
+    leg.watchers.append(end_with_leg)
+    end_with_leg(leg)
 
 
 def resume(sandbox: Sandbox) -> None:
     """Continue the calls that were live when the sandbox stopped.
 
-    A call that was in progress was so meanwhile, as at a real provider. If its time was over by
-    then, it ended at that time. A call that rang rings again. The messages of that time are lost.
+    A call in progress continued while the sandbox was stopped, as at a real provider. If its time
+    ran out meanwhile, it ended at that moment. A call that rang rings again. Messages that would
+    have been sent meanwhile are lost.
     """
     for leg in sandbox.twilio.calls.values():
         if leg.callback_url is not None:
@@ -66,13 +67,13 @@ def resume(sandbox: Sandbox) -> None:
     for call in sandbox.vapi.calls.values():
         leg_of_call = sandbox.twilio.calls.get(call.shown["phoneCallProviderId"])
         if leg_of_call is not None:
-            _tie(call, leg_of_call)
+            _connect_leg(call, leg_of_call)
         if call.ended is None:
-            sandbox.courier.spawn(live(sandbox, call))
+            sandbox.courier.spawn(run_call(sandbox, call))
 
 
-async def live(sandbox: Sandbox, call: LiveCall) -> None:
-    """Run a call to its report, from its start or from where it was."""
+async def run_call(sandbox: Sandbox, call: LiveCall) -> None:
+    """Run a call until its report, from its start or from its state before a restart."""
     if call.began is None and not call.over:
         await _ring(sandbox, call)
     if call.began is not None:
@@ -85,12 +86,12 @@ async def _ring(sandbox: Sandbox, call: LiveCall) -> None:
     plan = call.plan
     if call.shown["type"] == "inboundPhoneCall":
         await find_assistant(sandbox, call, plan.answer_limit_seconds)
-        await call.last(plan.ring_seconds)
+        await call.wait_until_end(plan.ring_seconds)
     else:
-        await call.last(plan.queued_seconds)
+        await call.wait_until_end(plan.queued_seconds)
         if not call.over:
             _change_status(sandbox, call, "ringing")
-            await call.last(plan.ring_seconds)
+            await call.wait_until_end(plan.ring_seconds)
         if not plan.answered:
             call.end("customer-did-not-answer")
     if not call.over:
@@ -98,20 +99,21 @@ async def _ring(sandbox: Sandbox, call: LiveCall) -> None:
 
 
 async def _talk(sandbox: Sandbox, call: LiveCall) -> None:
-    talk, longest, before = call.plan.talk_seconds, call.longest_seconds, call.seconds_before
-    if talk is None or talk >= longest:
-        await call.last(longest - before)
+    talk_seconds, longest_seconds = call.plan.talk_seconds, call.longest_seconds
+    seconds_before = call.seconds_before
+    if talk_seconds is None or talk_seconds >= longest_seconds:
+        await call.wait_until_end(longest_seconds - seconds_before)
         if call.over:
             return
         if not sandbox.vapi.behaviour_of(call).ignore_max_duration:
-            call.end("exceeded-max-duration", after_seconds=longest)
+            call.end("exceeded-max-duration", after_seconds=longest_seconds)
             return
-        before = max(before, longest)
-    await call.last(None if talk is None else talk - before)
-    call.end("customer-ended-call", after_seconds=talk)
+        seconds_before = max(seconds_before, longest_seconds)
+    await call.wait_until_end(None if talk_seconds is None else talk_seconds - seconds_before)
+    call.end("customer-ended-call", after_seconds=talk_seconds)
 
 
-def _end_of_leg(call: LiveCall) -> str:
+def _final_leg_status(call: LiveCall) -> str:
     if call.began is not None or call.shown["type"] == "inboundPhoneCall":
         return "completed"
     return "no-answer" if call.reason == "customer-did-not-answer" else "canceled"
@@ -120,7 +122,7 @@ def _end_of_leg(call: LiveCall) -> str:
 def _change_status(sandbox: Sandbox, call: LiveCall, status: str) -> None:
     call.set_status(status)
     if call.leg is not None:
-        call.leg.set_status(_end_of_leg(call) if status == "ended" else status)
+        call.leg.set_status(_final_leg_status(call) if status == "ended" else status)
     lost = sandbox.vapi.behaviour_of(call).lose_status
     _send(sandbox, call, status_update(call), lost=lost)
 
@@ -143,5 +145,5 @@ def _send(sandbox: Sandbox, call: LiveCall, message: Json, *, lost: bool, copies
         call.lost.append(message["type"])
         call.changed()
         return
-    addressed = parcel(sandbox, message, call.server_url)
-    sandbox.courier.spawn(sandbox.courier.send(addressed, copies=copies, retry=False))
+    signed_parcel = parcel(sandbox, message, call.server_url)
+    sandbox.courier.spawn(sandbox.courier.send(signed_parcel, copies=copies, retry=False))

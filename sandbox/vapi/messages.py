@@ -12,27 +12,27 @@ from uuid import uuid4
 from sandbox.exchange import Json, iso_ms
 from sandbox.vapi.admission import read_object
 from sandbox.vapi.calls import LiveCall
-from sandbox.vapi.events import about, assistant_request, end_of_call_report, status_update
+from sandbox.vapi.events import assistant_request, call_fields, end_of_call_report, status_update
 from sandbox.vapi.state import epoch_ms
 
 _CONVERSATION: list[Json] = [{"role": "assistant", "content": "Hello."}]
 
-_written: dict[str, Callable[[LiveCall], Json]] = {
+_BUILDERS: dict[str, Callable[[LiveCall], Json]] = {
     "assistant-request": assistant_request,
     "status-update": status_update,
     "end-of-call-report": end_of_call_report,
 }
 
 
-def write(kind: str, call: LiveCall | None, account_id: str) -> Json:
+def build_message(kind: str, call: LiveCall | None, account_id: str) -> Json:
     """Build a message of the type, about the call if there is one."""
-    if call is not None and kind in _written:
-        return _written[kind](call)
+    if call is not None and kind in _BUILDERS:
+        return _BUILDERS[kind](call)
     message: Json = {"type": kind, "timestamp": epoch_ms()} | _fields(kind, account_id)
-    return message if call is None else message | about(call)
+    return message if call is None else message | call_fields(call)
 
 
-def eligible(result: Json) -> bool:
+def allows_call(result: Json) -> bool:
     """Return whether the response to campaign.predial allows the call.
 
     Any response other than a boolean true means that the contact is not called.
@@ -44,34 +44,37 @@ def eligible(result: Json) -> bool:
 def _fields(kind: str, account_id: str) -> Json:
     match kind.partition(".")[0]:
         case "chat":
-            return {"chat": _resource(account_id) | {"input": "Hello.", "output": []}}
+            return {"chat": _resource_fields(account_id) | {"input": "Hello.", "output": []}}
         case "session":
-            return {"session": _resource(account_id) | {"status": "active"}}
+            return {"session": _resource_fields(account_id) | {"status": "active"}}
     if kind == "campaign.predial":
         campaign_id = str(uuid4())
-        contact = _resource(account_id) | {"campaignId": campaign_id, "number": "+15005550006"}
+        contact = _resource_fields(account_id) | {
+            "campaignId": campaign_id,
+            "number": "+15005550006",
+        }
         return {"campaignId": campaign_id, "contact": contact}
     if kind == "tool-calls":
         return _tool_calls()
-    return dict(_FIXED.get(kind, {}))
+    return dict(_FIXED_FIELDS.get(kind, {}))
 
 
-def _resource(account_id: str) -> Json:
+def _resource_fields(account_id: str) -> Json:
     now = iso_ms()
     return {"id": str(uuid4()), "orgId": account_id, "createdAt": now, "updatedAt": now}
 
 
 def _tool_calls() -> Json:
-    asked = {
+    tool_call = {
         "id": f"call_{uuid4().hex[:24]}",
         "type": "function",
         "function": {"name": "look_up", "arguments": {"number": 1}},
     }
-    tool = {"type": "function", "name": "look_up", "toolCall": asked}
-    return {"toolCallList": [asked], "toolWithToolCallList": [tool]}
+    tool = {"type": "function", "name": "look_up", "toolCall": tool_call}
+    return {"toolCallList": [tool_call], "toolWithToolCallList": [tool]}
 
 
-_FIXED: dict[str, Json] = {
+_FIXED_FIELDS: dict[str, Json] = {
     "assistant.speechStarted": {"text": "Hello.", "turn": 0, "source": "model"},
     "assistant.started": {"newAssistant": {"name": "Assistant"}},
     "call.artifact.upload": {"artifactType": "recording"},

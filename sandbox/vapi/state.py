@@ -35,18 +35,18 @@ class VapiState:
         self.numbers: Shelf[PhoneNumber] = Shelf("vapi.numbers", asdict, _unpack_number)
         self.assistants: Shelf[Json] = Shelf("vapi.assistants")
         self.calls: Shelf[LiveCall] = Shelf("vapi.calls", pack_call, self._unpack_call)
-        # A restart does not keep these two: it ends faults, and clients get the default again.
+        # A restart resets the behaviour and the authentication to their defaults.
         self.behaviour = Behaviour()
         self.authentication = Authentication()
         self.account_id = str(uuid4())
 
     def shelves(self) -> list[Shelf[Any]]:
-        """List what a restart keeps. The numbers come before the calls that use them."""
+        """List the resources that a restart keeps; numbers before the calls that use them."""
         return [self.numbers, self.assistants, self.calls]
 
     def add_assistant(self, name: str, longest_seconds: int, server_url: str) -> Json:
         """Create an assistant."""
-        shown = self._resource() | {"name": name, "maxDurationSeconds": longest_seconds}
+        shown = self._resource_fields() | {"name": name, "maxDurationSeconds": longest_seconds}
         if server_url:
             shown["server"] = {"url": server_url}
         self.assistants[shown["id"]] = shown
@@ -61,15 +61,19 @@ class VapiState:
         leg_callback_url: str | None,
     ) -> PhoneNumber:
         """Import a phone number. If it has an assistant, no assistant-request is sent."""
-        shown = self._resource() | {"provider": "twilio", "number": number, "status": "active"}
+        shown = self._resource_fields() | {
+            "provider": "twilio",
+            "number": number,
+            "status": "active",
+        }
         if twilio_sid:
             shown["twilioAccountSid"] = twilio_sid
         if assistant_id:
             shown["assistantId"] = assistant_id
         if server_url:
             shown["server"] = {"url": server_url}
-        made = self.numbers[shown["id"]] = PhoneNumber(shown, leg_callback_url)
-        return made
+        phone_number = self.numbers[shown["id"]] = PhoneNumber(shown, leg_callback_url)
+        return phone_number
 
     def add_call(
         self,
@@ -79,8 +83,8 @@ class VapiState:
         number: PhoneNumber | None,
     ) -> LiveCall:
         """Create a call that is not yet connected with an assistant."""
-        shown = self._resource()
-        address = f"{base_url}/call/{shown['id']}"
+        shown = self._resource_fields()
+        call_url = f"{base_url}/call/{shown['id']}"
         shown |= {
             "type": kind,
             "status": "ringing" if kind == "inboundPhoneCall" else "queued",
@@ -88,7 +92,7 @@ class VapiState:
             "phoneCallProviderId": f"CA{uuid4().hex}",
             "phoneCallTransport": "pstn",
             "customer": {"number": customer},
-            "monitor": {"listenUrl": f"{address}/listen", "controlUrl": f"{address}/control"},
+            "monitor": {"listenUrl": f"{call_url}/listen", "controlUrl": f"{call_url}/control"},
         }
         if number is not None:
             shown["phoneNumberId"] = number.shown["id"]
@@ -97,7 +101,7 @@ class VapiState:
         return call
 
     def connect(self, call: LiveCall, assistant: Json | None, overrides: Json) -> None:
-        """Set the call's assistant and the overrides of it.
+        """Set the call's assistant and the overrides of that assistant.
 
         The organization's ID is in assistantOverrides.metadata, because a call at Vapi has no
         metadata of its own.
@@ -108,8 +112,12 @@ class VapiState:
             call.shown["assistant"] = assistant
         if overrides:
             call.shown["assistantOverrides"] = overrides
-        longest = overrides.get("maxDurationSeconds", (assistant or {}).get("maxDurationSeconds"))
-        call.longest_seconds = LONGEST_SECONDS_DEFAULT if longest is None else longest
+        longest_seconds = overrides.get(
+            "maxDurationSeconds", (assistant or {}).get("maxDurationSeconds")
+        )
+        call.longest_seconds = (
+            LONGEST_SECONDS_DEFAULT if longest_seconds is None else longest_seconds
+        )
         number = {} if call.number is None else call.number.shown
         # The assistant's server address takes precedence over the number's. The ingress is the
         # default.
@@ -117,7 +125,7 @@ class VapiState:
         call.server_url = server.get("url", "")
 
     def behaviour_of(self, call: LiveCall) -> Behaviour:
-        """Return a call's current behaviour: that of all calls with the call's changes."""
+        """Return the behaviour of all calls, with the changes that were set for this call."""
         return self.behaviour.model_copy(update=call.behaviour)
 
     def _save_changes_of(self, call: LiveCall) -> LiveCall:
@@ -127,7 +135,7 @@ class VapiState:
     def _unpack_call(self, packed: Json) -> LiveCall:
         return self._save_changes_of(unpack_call(packed, self.numbers))
 
-    def _resource(self) -> Json:
+    def _resource_fields(self) -> Json:
         now = iso_ms()
         return {"id": str(uuid4()), "orgId": self.account_id, "createdAt": now, "updatedAt": now}
 

@@ -1,4 +1,4 @@
-"""Payments and automatic top-up. Only the provider's API decides what was paid."""
+"""Settles payments as the provider's API reports them, and decides top-ups."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> Non
     """Read a payment from its provider and settle it in the ledger.
 
     The job is refused and an alert raised if the provider's answer cannot be interpreted, the
-    payment is not ours, or the ledger refuses it. Replay: the facts are cumulative, so a second
-    refresh moves nothing. Raises: the provider's errors if it does not answer.
+    payment is not ours, or the ledger refuses the payment. Replay: the facts are cumulative, so a
+    second refresh moves nothing. Raises: the provider's errors if the provider does not answer.
     """
     billing = run.providers.billing(provider)
     try:
@@ -32,10 +32,10 @@ def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> Non
         )
         return
 
-    settled: list[WalletOutcome] = []
+    outcomes: list[WalletOutcome] = []
 
     def record(session: Session) -> None:
-        settled[:] = [record_payment(session, facts, run.now)]
+        outcomes[:] = [record_payment(session, facts, run.now)]
 
     try:
         run.record(record)
@@ -51,13 +51,13 @@ def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> Non
             payment=facts.external_id,
             captured_micros=facts.captured_micros,
             currency=facts.currency,
-            replayed=settled[0].replayed,
+            replayed=outcomes[0].replayed,
         )
 
 
 def decide_top_up(run: Run, organization_id: str) -> None:
     """Decide whether automatic top-up charges now, or when to decide again.
 
-    Replay: while a decision is pending, no other is added. Raises: OrganizationNotFound.
+    Replay: while a decision is pending, no other decision is added. Raises: OrganizationNotFound.
     """
     top_ups.decide(run.job_session, organization_id, run.now, chargeable=run.providers.chargeable)

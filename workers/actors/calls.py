@@ -25,12 +25,13 @@ from workers.attempt import Later, Run
 
 log = get_logger(__name__)
 
-#: With any of these errors, the provider has not ended the call. The next round tries again.
-_NOT_ENDED_BY = (NotYet, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, Refused)
+#: After any of these errors, the call may not have ended at the provider. The next round tries
+#: again.
+_ENDING_ERRORS = (NotYet, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, Refused)
 
 
 def end_call(run: Run, organization_id: str, call_id: str) -> None:
-    """Carry out one round of ending a call; postpone the job until it is over.
+    """Carry out one round of ending a call; postpone the job until the call is over.
 
     Replay: a call that is over is left unchanged. Ending a call twice ends it once.
     Raises: CallNotFound.
@@ -41,16 +42,16 @@ def end_call(run: Run, organization_id: str, call_id: str) -> None:
     if round_ is None:
         run.record(lambda _: None)
         return
-    found, accepted, held_back_seconds = _end_at_vapi(run, round_)
-    if found is not None and found.facts.status is CallStatus.ENDED:
-        run.record(_taking_in(run, organization_id, call_id, found))
+    vapi_call, accepted_orders, held_back_seconds = _end_at_vapi(run, round_)
+    if vapi_call is not None and vapi_call.facts.status is CallStatus.ENDED:
+        run.record(_answer_recorder(run, organization_id, call_id, vapi_call))
         return
-    if not accepted or round_.always_uses_twilio:
-        accepted += _end_at_twilio(run, round_)
+    if not accepted_orders or round_.always_uses_twilio:
+        accepted_orders += _end_at_twilio(run, round_)
 
     def end(session: Session) -> Later | None:
         seconds = endings.end_round(
-            session, organization_id, call_id, round_, accepted=accepted, now=run.now
+            session, organization_id, call_id, round_, accepted=accepted_orders, now=run.now
         )
         if seconds is None:
             return None
@@ -71,9 +72,9 @@ def warn_call(run: Run, organization_id: str, call_id: str) -> None:
     if warning is not None:
         provider_call_id, text = warning
         try:
-            found = run.providers.vapi.get_call(provider_call_id)
-            if found is not None and found.control_url is not None:
-                run.providers.vapi.say(found.control_url, text, then_end=False)
+            vapi_call = run.providers.vapi.get_call(provider_call_id)
+            if vapi_call is not None and vapi_call.control_url is not None:
+                run.providers.vapi.say(vapi_call.control_url, text, then_end=False)
         except (OutcomeUnknown, ProviderUnavailable, CredentialsRejected) as error:
             if run.claim.failures + 1 < WARN_TRIES:
                 raise
@@ -85,10 +86,10 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
     """Read a call from its provider, and apply the provider's answer.
 
     A live call keeps its hold. A call that is over is settled. If the provider does not know the
-    call, its hold is released once it has expired. After `REFRESH_TRIES` attempts without an
-    answer, the hold stays, an alert is raised, and `reconcile_calls` stages the next refresh. If
-    the record of an ended call cannot be read, our own meter settles the call. Replay: reading
-    changes nothing at the provider. Raises: the provider's errors.
+    call, the call's hold is released once that hold has expired. After `REFRESH_TRIES` attempts
+    without an answer, the hold stays, an alert is raised, and `reconcile_calls` stages the next
+    refresh. If the record of an ended call cannot be read, our own meter settles the call. Replay:
+    reading changes nothing at the provider. Raises: the provider's errors.
     """
     provider_call_id = run.transaction(
         lambda session: _provider_call_id(session, organization_id, call_id)
@@ -97,15 +98,15 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
         run.record(lambda _: None)
         return
     try:
-        found = run.providers.vapi.get_call(provider_call_id)
+        vapi_call = run.providers.vapi.get_call(provider_call_id)
     except (ProviderUnavailable, CredentialsRejected, Refused) as error:
         # Another try cannot help if the ID is not one of Vapi's, or the record is too large.
         is_final = isinstance(error, Refused | AnswerTooLarge)
         if run.claim.failures + 1 < REFRESH_TRIES and not is_final:
             raise
-        run.record(_not_read(run, organization_id, call_id, error))
+        run.record(_failure_recorder(run, organization_id, call_id, error))
         return
-    run.record(_taking_in(run, organization_id, call_id, found))
+    run.record(_answer_recorder(run, organization_id, call_id, vapi_call))
 
 
 def reconcile_calls(run: Run) -> None:
@@ -125,7 +126,7 @@ def reconcile_calls(run: Run) -> None:
 def expire_holds(run: Run, organization_id: str) -> None:
     """Release an organization's expired holds whose calls have no ID at a provider.
 
-    Replay: nothing is left to expire.
+    Replay: a hold expires once.
     """
     reconcile.expire_unreported(run.job_session, organization_id, run.now)
 
@@ -135,28 +136,28 @@ def _end_at_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], f
 
     Return Vapi's answer, the accepted orders, and the seconds for which Vapi may not be called.
     """
-    found: VapiCall | None = None
-    accepted: list[str] = []
+    vapi_call: VapiCall | None = None
+    accepted_orders: list[str] = []
     held_back_seconds = 0.0
     if round_.provider_call_id is None:
-        return found, accepted, held_back_seconds
+        return vapi_call, accepted_orders, held_back_seconds
     try:
-        # The API also gives the control URL. No webhook's control URL is used.
-        found = run.providers.vapi.get_call(round_.provider_call_id)
-        is_live = found is not None and found.facts.status is not CallStatus.ENDED
-        if found is not None and is_live and found.control_url is not None:
-            accepted = _order(run, round_, found.control_url)
+        # The control URL is taken from the API's answer, never from a webhook.
+        vapi_call = run.providers.vapi.get_call(round_.provider_call_id)
+        is_live = vapi_call is not None and vapi_call.facts.status is not CallStatus.ENDED
+        if vapi_call is not None and is_live and vapi_call.control_url is not None:
+            accepted_orders = _order_end(run, round_, vapi_call.control_url)
     except HeldBack as error:
         held_back_seconds = error.delay_seconds
-    except _NOT_ENDED_BY as error:
+    except _ENDING_ERRORS as error:
         log.warning("vapi_not_notified", call=round_.provider_call_id, error=str(error))
-    return found, accepted, held_back_seconds
+    return vapi_call, accepted_orders, held_back_seconds
 
 
-def _order(run: Run, round_: Round, control_url: str) -> list[str]:
+def _order_end(run: Run, round_: Round, control_url: str) -> list[str]:
     if round_.speaks:
-        taken = run.providers.vapi.say(control_url, round_.text, then_end=True)
-        return ["say"] if taken else []
+        is_accepted = run.providers.vapi.say(control_url, round_.text, then_end=True)
+        return ["say"] if is_accepted else []
     return ["end"] if run.providers.vapi.end(control_url) else []
 
 
@@ -166,14 +167,14 @@ def _end_at_twilio(run: Run, round_: Round) -> list[str]:
     for account in round_.twilio_account_sids or (run.settings.twilio_account_sid,):
         try:
             run.providers.twilio.complete_call(account, round_.twilio_call_sid)
-        except _NOT_ENDED_BY as error:
+        except _ENDING_ERRORS as error:
             log.warning("twilio_not_notified", call=round_.twilio_call_sid, error=str(error))
         else:
             return ["twilio"]
     return []
 
 
-def _not_read(
+def _failure_recorder(
     run: Run, organization_id: str, call_id: str, error: Exception
 ) -> Callable[[Session], None]:
     def record(session: Session) -> None:
@@ -192,16 +193,16 @@ def _not_read(
     return record
 
 
-def _taking_in(
-    run: Run, organization_id: str, call_id: str, found: VapiCall | None
+def _answer_recorder(
+    run: Run, organization_id: str, call_id: str, vapi_call: VapiCall | None
 ) -> Callable[[Session], None]:
     def record(session: Session) -> None:
-        if found is None:
+        if vapi_call is None:
             reconcile.call_is_absent(session, organization_id, call_id, run.now)
             return
-        apply_refresh(session, organization_id, call_id, found.facts, run.now)
-        # A call with an unknown status is not taken for a live one.
-        if found.facts.status not in (None, CallStatus.ENDED):
+        apply_refresh(session, organization_id, call_id, vapi_call.facts, run.now)
+        # A call with an unknown status may be over, so its hold's expiry is not postponed.
+        if vapi_call.facts.status not in (None, CallStatus.ENDED):
             reconcile.postpone_expiry(session, organization_id, call_id, run.now)
 
     return record

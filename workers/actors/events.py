@@ -41,7 +41,7 @@ def process_event(run: Run, event_id: str) -> None:
 def report_of(source: str, event_type: str, body: bytes) -> Report:
     """Read what a stored event reports.
 
-    Raises: MalformedWebhook if the event has nothing that can be acted on.
+    Raises: MalformedWebhook if the event cannot be parsed.
     """
     if source == Provider.PAYPAL:
         return parse_paypal(body)

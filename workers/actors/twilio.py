@@ -1,4 +1,4 @@
-"""Twilio: brings a subaccount into its desired state, and proves it with a read."""
+"""Brings Twilio subaccounts into their desired state, and confirms it by a read."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from workers.attempt import Later, LeaseTooOld, Run
 
 log = get_logger(__name__)
 
-#: Seconds in which calls are ended before their subaccount is suspended.
-_CALLS_FIRST_SECONDS = 5.0
-#: The most rounds in one run. A round follows if the desired state changed during the one before.
+#: The most seconds that are spent on ending calls before their subaccount is suspended.
+_CALLS_BEFORE_SUSPENSION_SECONDS = 5.0
+#: The most rounds in one run. If the desired state changes during a round,
+#: another round follows.
 _ROUNDS_MAX = 5
 #: After any of these errors, no request of ours can still reach Twilio.
-_NOTHING_IS_ON_ITS_WAY = (NotYet, ProviderUnavailable, CredentialsRejected, LeaseTooOld)
+_ERRORS_WITHOUT_OPEN_REQUEST = (NotYet, ProviderUnavailable, CredentialsRejected, LeaseTooOld)
 
 
 def converge_twilio(run: Run, brand_id: str) -> None:
     """Read the subaccount; set its desired state if it differs, and read it again.
 
-    Twilio lets live calls continue in a suspended subaccount, so this also ends them, before and
-    after the suspension.
-    Replay: a subaccount in its desired state is left unchanged, except for such calls. While a lost
-    request may still arrive, the job is postponed and reads again. If only a person can act
-    (missing, closed, suspended by Twilio), it is refused, and the same commit raises an alert.
+    Twilio lets live calls continue in a suspended subaccount, so this actor also ends those calls,
+    before and after the suspension.
+    Replay: a subaccount in its desired state is left unchanged, except for live calls. While a lost
+    request may still arrive, the job is postponed and reads again. If only a person can repair the
+    subaccount (missing, closed, suspended by Twilio), the job is refused, and the same commit
+    raises an alert.
     Raises: NotYet while another worker has the lease; Refused for a brand without a subaccount.
     Source: Twilio's pages on suspending a subaccount.
     """
@@ -54,7 +56,7 @@ def converge_twilio(run: Run, brand_id: str) -> None:
         refused = error
         run.refuse(refused, lambda s: twilio_state.record_refusal(s, lease, refused, run.now))
         return
-    except _NOTHING_IS_ON_ITS_WAY:
+    except _ERRORS_WITHOUT_OPEN_REQUEST:
         _release_lease(run, lease)
         raise
     except BaseException:
@@ -74,8 +76,8 @@ def converge_twilio(run: Run, brand_id: str) -> None:
 def check_subaccount(run: Run, brand_id: str) -> None:
     """Read a subaccount's actual state; stage its repair if it is not as desired.
 
-    It changes nothing at Twilio and takes no lease. Replay: safe. Raises: Refused for a brand
-    without a subaccount.
+    The actor changes nothing at Twilio and takes no lease. Replay: safe.
+    Raises: Refused for a brand without a subaccount.
     """
     sid = run.transaction(lambda session: twilio_state.subaccount_of(session, brand_id))
     try:
@@ -105,35 +107,35 @@ def _converge(run: Run, lease: SubaccountLease) -> float:
     for _ in range(_ROUNDS_MAX):
         read_began = time.monotonic()
         facts, sent = run.providers.twilio.get_subaccount(lease.sid), False
-        closing = lease.desired is TwilioStatus.SUSPENDED
+        is_suspending = lease.desired is TwilioStatus.SUSPENDED
         if facts.status in twilio_state.CHANGEABLE and facts.status != lease.desired:
-            run.transaction(_noting(run, lease, facts.status))
-            if closing:
-                _complete_calls_first(run, lease.sid)
+            run.transaction(_prior_state_recorder(run, lease, facts.status))
+            if is_suspending:
+                _complete_calls_before_suspension(run, lease.sid)
             # After half of the lease, the request might arrive while the next worker has the lease.
             run.check_lease()
             run.providers.twilio.set_subaccount_status(lease.sid, lease.desired)
             sent = True
             read_began = time.monotonic()
             facts = run.providers.twilio.get_subaccount(lease.sid)
-        moved = run.transaction(_recording(run, lease, facts, sent=sent))
-        if closing and moved is None and facts.status is TwilioStatus.SUSPENDED:
-            # This ends also calls that began before the suspension took effect.
+        new_lease = run.transaction(_state_recorder(run, lease, facts, sent=sent))
+        if is_suspending and new_lease is None and facts.status is TwilioStatus.SUSPENDED:
+            # Calls may have begun between the first ending of calls and the suspension.
             _complete_calls(run, lease.sid)
         if facts.status not in twilio_state.CHANGEABLE:
-            gone = facts.status is TwilioStatus.ABSENT
-            code = SUBACCOUNT_MISSING if gone else SUBACCOUNT_CLOSED
+            is_absent = facts.status is TwilioStatus.ABSENT
+            code = SUBACCOUNT_MISSING if is_absent else SUBACCOUNT_CLOSED
             raise Refused(code, lease.sid, brand=lease.brand_id)
-        if moved is None:
+        if new_lease is None:
             return read_began
-        lease = moved
+        lease = new_lease
     raise NotYet("desired and actual still differ", 1)
 
 
-def _complete_calls_first(run: Run, sid: str) -> None:
-    """End calls for a few seconds before a suspension, which waits for none of them."""
+def _complete_calls_before_suspension(run: Run, sid: str) -> None:
+    """End calls for a few seconds. The suspension follows even if calls are left."""
     try:
-        _complete_calls(run, sid, seconds=_CALLS_FIRST_SECONDS)
+        _complete_calls(run, sid, seconds=_CALLS_BEFORE_SUSPENSION_SECONDS)
     except (NotYet, ProviderUnavailable, CredentialsRejected, Refused) as error:
         log.warning("calls_not_ended_before_suspension", subaccount=sid, error=str(error))
 
@@ -158,7 +160,7 @@ def _complete_calls(run: Run, sid: str, *, seconds: float | None = None) -> None
             raise ProviderUnavailable(str(error)) from None
 
 
-def _recording(
+def _state_recorder(
     run: Run, lease: SubaccountLease, facts: SubaccountFacts, *, sent: bool
 ) -> Callable[[Session], SubaccountLease | None]:
     unsure_seconds = run.waits.unsure_seconds if sent else None
@@ -167,8 +169,10 @@ def _recording(
     )
 
 
-def _noting(run: Run, lease: SubaccountLease, found: TwilioStatus) -> Callable[[Session], None]:
-    return lambda session: twilio_state.note_found(session, lease, found, run.now)
+def _prior_state_recorder(
+    run: Run, lease: SubaccountLease, status: TwilioStatus
+) -> Callable[[Session], None]:
+    return lambda session: twilio_state.note_found(session, lease, status, run.now)
 
 
 def _release_lease(

@@ -1,7 +1,7 @@
 """Dramatiq's broker for messages that are only notifications of jobs.
 
-Every message is acknowledged, whatever happens to it. The job's row records what is still to be
-done. So no message goes into Dramatiq's dead-letter set.
+Every message is acknowledged, also one that Dramatiq rejects, so no message goes into Dramatiq's
+dead-letter set. The job's row records what is still to be done.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ UNKNOWN_JOB = "unknown_job"
 
 class _NotificationConsumer(BlockingConsumer):
     def nack(self, message: MessageProxy) -> None:
-        # An interrupt may still hit outside the wrapper that catches all errors. The relay repeats
-        # the notification.
+        # Dramatiq rejects a message if an interrupt hits outside the wrapper that catches all
+        # errors. The relay repeats the notification.
         self.ack(message)
 
 
