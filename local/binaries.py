@@ -1,7 +1,7 @@
 """Finds the programs of PostgreSQL and Valkey, in Python wheels or in the system.
 
-Only the wheels' programs are used, never their Python code. That code leaves servers behind when it
-is killed, and opens the permissions of parent folders.
+Only the programs of the wheels are used, never the wheels' Python code. That code leaves servers
+behind when it is killed, and opens the permissions of parent folders.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from local.launch import Account
 
 
 def find_postgres(bin_folder: Path | None) -> Path:
-    """Find the folder with initdb and postgres: the given one, or the best available.
+    """Find the folder with initdb and postgres: `bin_folder`, or the best available.
 
     Raises: EmbeddedServerError if there is none.
     """
@@ -51,8 +51,8 @@ def usable_by(account: Account, program: Path, state: Path) -> Path:
     """Return a path of the program that the account can execute.
 
     Root's virtual environment may be closed to the account. In that case the program's wheel is
-    copied to the state folder: the package and its sibling `<package>.libs`, without which its
-    libraries would not be found.
+    copied to the state folder: the package and its sibling `<package>.libs`, which contains the
+    libraries that the program needs.
 
     Raises: EmbeddedServerError if the account can execute neither the program nor a copy.
     """
@@ -60,7 +60,7 @@ def usable_by(account: Account, program: Path, state: Path) -> Path:
         return program
     site = next((p for p in program.parents if p.name in ("site-packages", "dist-packages")), None)
     if site is not None:
-        copy = _copy_of_wheel(program, site, state / "bin") / program.relative_to(site)
+        copy = _copy_wheel(program, site, state / "bin") / program.relative_to(site)
         if account.can_run(copy, "--version"):
             return copy
     raise EmbeddedServerError(f"the account {account.name} cannot execute {program}")
@@ -82,20 +82,20 @@ def _valkey_folders() -> Iterator[Path]:
 
 
 def _package_folder(name: str) -> Iterator[Path]:
-    spec = importlib.util.find_spec(name)  # finds it without importing it
+    spec = importlib.util.find_spec(name)  # find_spec does not import the package
     for folder in (spec and spec.submodule_search_locations) or ():
         yield Path(folder)
 
 
 def _folder_on_path(program: str) -> Iterator[Path]:
-    found = shutil.which(program)
-    if found:
-        yield Path(found).resolve().parent
+    path = shutil.which(program)
+    if path:
+        yield Path(path).resolve().parent
 
 
-def _copy_of_wheel(program: Path, site: Path, copies: Path) -> Path:
-    facts = program.stat()
-    name = hashlib.sha256(f"{program}:{facts.st_size}:{facts.st_mtime_ns}".encode()).hexdigest()
+def _copy_wheel(program: Path, site: Path, copies: Path) -> Path:
+    status = program.stat()
+    name = hashlib.sha256(f"{program}:{status.st_size}:{status.st_mtime_ns}".encode()).hexdigest()
     copy = copies / name[:12]
     if copy.exists():
         return copy
@@ -117,5 +117,6 @@ def _copy_of_wheel(program: Path, site: Path, copies: Path) -> Path:
             path = Path(parent, file)
             if not path.is_symlink():
                 path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-    unfinished.rename(copy)  # last: if this run is killed before, no partial copy is ever used
+    # Renamed last, so that a run that is killed before leaves no partial copy under this name.
+    unfinished.rename(copy)
     return copy

@@ -1,7 +1,7 @@
 """Prepares a database: migrates it as its owner and creates the serving login.
 
 The processes use the serving login, which cannot bypass the ledger's guards. On a laptop, one
-superuser address is enough: the serving login is then derived from it.
+superuser address is enough. The address of the serving login is then derived from that address.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DatabaseUrls:
 
 
 def prepare(database_url: str, owner_url: str, state: Path) -> DatabaseUrls:
-    """Migrate the database if allowed, and return the addresses to serve with.
+    """Migrate the database if its login may, and return the addresses for serving.
 
     Replay: safe; a migrated database does not change. Raises: SettingsError, in one line, if the
     database cannot be reached.
@@ -44,12 +44,12 @@ def prepare(database_url: str, owner_url: str, state: Path) -> DatabaseUrls:
     with clear_addresses("DATABASE_OWNER_URL"):
         migrate(owner_url)
         if not database_url:
-            database_url = derive_app_url(owner_url, _password(state))
+            database_url = derive_app_url(owner_url, _serving_password(state))
         give_password(owner_url, database_url)
     return DatabaseUrls(owner_url, database_url)
 
 
-def recreate(owner_url: str) -> None:
+def recreate_database(owner_url: str) -> None:
     """Drop the database and create it again, empty."""
     parts = urlsplit(driver_url(owner_url))
     name = sql.Identifier(unquote(parts.path.removeprefix("/")))
@@ -66,7 +66,7 @@ def derive_app_url(owner_url: str, password: str) -> str:
 
 
 def give_password(owner_url: str, app_url: str) -> None:
-    """Set holdfast_app's password to the one in `app_url`, if that contains one."""
+    """Set holdfast_app's password to that in `app_url`, if the URL has a password."""
     parts = urlsplit(app_url)
     if unquote(parts.username or "") == APP_ROLE and parts.password:
         set_password(owner_url, APP_ROLE, unquote(parts.password))
@@ -74,14 +74,14 @@ def give_password(owner_url: str, app_url: str) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only our account can read, whole or not at all."""
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    new.write_text(text)
-    new.rename(path)
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    temporary.touch(mode=0o600)
+    temporary.write_text(text)
+    temporary.rename(path)
 
 
-def _password(state: Path) -> str:
+def _serving_password(state: Path) -> str:
     """Return the serving login's password, created once and readable only by us."""
     path = state / "app-password"
     if not path.exists():

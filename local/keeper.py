@@ -1,6 +1,6 @@
 """Keeps one child process running: starts it and restarts it when it dies.
 
-Each child has a thread. The child's death signal follows the thread that started it, so that
+Each child has a thread. The system signals the child when the thread that started it ends, so that
 thread lives as long as the child.
 """
 
@@ -23,14 +23,15 @@ from base.log import get_logger
 from local.launch import Account, tied_argv
 from local.log_lines import LineFormat, prefixed
 
-#: Seconds before a dead child is restarted: the first and the longest wait. Each doubles the last.
+#: Seconds before a dead child is restarted: the first and the longest wait. Each wait is twice the
+#: wait before it.
 _BACKOFF_SECONDS_FIRST = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
-#: A child that ran this long counts as healthy, and its next wait is the first again.
-_WELL_SECONDS = 10.0
+#: A child that ran this long counts as healthy. The wait after its death is again the first.
+_HEALTHY_SECONDS = 10.0
 
 #: Exit code of a child that could not be started, as in shells.
-_NOT_STARTED = 126
+_NOT_STARTED_EXIT_CODE = 126
 
 _log = get_logger(__name__)
 
@@ -84,7 +85,8 @@ class Keeper(threading.Thread):
         self._on_restart = on_restart
         self._line_format = line_format
         self._stopping = threading.Event()
-        #: Held while a child is started, and to decide that no more are started.
+        #: The thread holds this lock while it starts a child. stop() holds it to forbid further
+        #: starts.
         self._starting = threading.Lock()
         self.pid: int | None = None
         self.exits = 0
@@ -101,12 +103,12 @@ class Keeper(threading.Thread):
                 child = self._spawn()
             if child is not None and self.exits:
                 self._report_restart(child.pid)
-            began = time.monotonic()
+            started_at = time.monotonic()
             code = self._wait_for(child)
             if self._stopping.is_set():
                 return
             self._note_exit(code)
-            if time.monotonic() - began >= _WELL_SECONDS:
+            if time.monotonic() - started_at >= _HEALTHY_SECONDS:
                 backoff_seconds = _BACKOFF_SECONDS_FIRST
             if self._stopping.wait(backoff_seconds):
                 return
@@ -114,7 +116,7 @@ class Keeper(threading.Thread):
 
     def _wait_for(self, child: subprocess.Popen[bytes] | None) -> int:
         if child is None:
-            return _NOT_STARTED
+            return _NOT_STARTED_EXIT_CODE
         code = child.wait()
         self.pid = None
         # Processes left in the child's session would run beside its successor.
@@ -159,23 +161,23 @@ class Keeper(threading.Thread):
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
         try:
-            child = self._popen()
+            child = self._start_with_output()
         except OSError as error:  # out of processes or files: treated like an immediate exit
             _log.error("process_not_started", process=self._process.name, error=str(error))
             return None
         self.pid = child.pid
         if child.stdout is not None:
-            _Copier(self._process.name, child.stdout, self._line_format).start()
+            _OutputCopier(self._process.name, child.stdout, self._line_format).start()
         return child
 
-    def _popen(self) -> subprocess.Popen[bytes]:
+    def _start_with_output(self) -> subprocess.Popen[bytes]:
         if self._log_dir is None:
-            return _popen(self._process, subprocess.PIPE)
+            return _start_child(self._process, subprocess.PIPE)
         with (self._log_dir / f"{self._process.name}.log").open("ab") as log:
-            return _popen(self._process, log)
+            return _start_child(self._process, log)
 
 
-class _Copier(threading.Thread):
+class _OutputCopier(threading.Thread):
     """Copies a child's output to standard error, each line with the child's name."""
 
     def __init__(self, name: str, output: IO[bytes], line_format: LineFormat) -> None:
@@ -192,10 +194,10 @@ class _Copier(threading.Thread):
                 sys.stderr.flush()
 
 
-def _popen(process: ChildProcess, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    # SIGKILL when the supervisor dies: a child may ignore a gentler signal, and it must survive a
-    # kill anyway. A separate session: Ctrl-C reaches only the supervisor, which stops all children
-    # in order.
+def _start_child(process: ChildProcess, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    # A child gets SIGKILL when the supervisor dies, because it may ignore a gentler signal. A child
+    # must tolerate a kill anyway. It has its own session, so that Ctrl-C reaches only the
+    # supervisor, which stops all children in order.
     return subprocess.Popen(
         tied_argv(process.argv, Account(""), signal.SIGKILL),
         env=dict(process.env),

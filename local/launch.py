@@ -17,9 +17,9 @@ from pathlib import Path
 
 from local.errors import EmbeddedServerError
 
-_CHILD = str(Path(__file__).with_name("child.py"))
+_CHILD_SCRIPT = str(Path(__file__).with_name("child.py"))
 #: Accounts that root may run the servers as, best first.
-_ACCOUNTS = ("postgres", "nobody")
+_SERVER_ACCOUNT_NAMES = ("postgres", "nobody")
 #: Where root keeps servers' data if the account cannot enter the requested folder.
 ROOT_STATE = Path("/var/lib/holdfast")
 
@@ -45,26 +45,27 @@ class Account:
     def can_run(self, *argv: str | Path) -> bool:
         """Run the command as the account and return whether it succeeded."""
         command = tied_argv([str(part) for part in argv], self, signal.SIGKILL)
-        tried = subprocess.run(
+        result = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, cwd="/"
         )
-        return tried.returncode == 0
+        return result.returncode == 0
 
 
 def tied_argv(argv: Sequence[str], account: Account, death_signal: signal.Signals) -> list[str]:
     """Build the command that runs argv as the account, tied to this process.
 
     On Linux the program gets `death_signal` when the thread that started it ends. Start it on a
-    thread that lives as long as the program should. Elsewhere, a killed parent leaves its children.
+    thread that lives as long as the program should. On other systems, the children of a killed
+    parent keep running.
     """
     ids = [os.getpid(), account.uid, account.gid, int(death_signal)]
-    return [sys.executable, "-I", "-S", _CHILD, *map(str, ids), *argv]
+    return [sys.executable, "-I", "-S", _CHILD_SCRIPT, *map(str, ids), *argv]
 
 
 def server_account() -> Account:
     """Return the account for servers: ours, or an unprivileged one if we are root.
 
-    Raises: EmbeddedServerError if there is none that PostgreSQL accepts.
+    Raises: EmbeddedServerError if PostgreSQL accepts no account here.
     """
     if os.geteuid() != 0:
         try:
@@ -74,7 +75,7 @@ def server_account() -> Account:
                 f"PostgreSQL needs an account, and user id {os.geteuid()} has none in /etc/passwd:"
                 " set DATABASE_URL and REDIS_URL to servers of your own"
             ) from None
-    for name in _ACCOUNTS:
+    for name in _SERVER_ACCOUNT_NAMES:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
@@ -82,23 +83,24 @@ def server_account() -> Account:
         if entry.pw_uid != 0:
             return Account(name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedServerError(
-        f"root cannot run PostgreSQL, and there is no account {' or '.join(_ACCOUNTS)}:"
+        f"root cannot run PostgreSQL, and there is no account {' or '.join(_SERVER_ACCOUNT_NAMES)}:"
         " run as another user, or set DATABASE_URL and REDIS_URL"
     )
 
 
-def state_folder(wanted: Path, account: Account) -> Path:
+def state_folder(requested: Path, account: Account) -> Path:
     """Create the folder for the servers' data and return its path.
 
-    It is `wanted`, unless the account may not enter that folder. This happens to root below /root,
-    for example, which stays closed. The folder is then below ROOT_STATE, named by a digest.
+    The folder is `requested`, if the account may enter it. Otherwise the folder is below
+    ROOT_STATE, named by a digest. Unprivileged accounts may not enter folders below /root, for
+    example.
     """
-    if not wanted.exists():
-        wanted.mkdir(parents=True)
-        wanted.chmod(0o711 if account.is_other else 0o700)
-    if not account.is_other or account.can_run("/bin/sh", "-c", 'cd "$1"', "sh", wanted):
-        return wanted
-    folder = ROOT_STATE / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
+    if not requested.exists():
+        requested.mkdir(parents=True)
+        requested.chmod(0o711 if account.is_other else 0o700)
+    if not account.is_other or account.can_run("/bin/sh", "-c", 'cd "$1"', "sh", requested):
+        return requested
+    folder = ROOT_STATE / hashlib.sha256(os.fsencode(requested)).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     ROOT_STATE.chmod(0o711)
     folder.chmod(0o711)

@@ -1,4 +1,4 @@
-"""Ports: which are free, and whether an address answers."""
+"""Find free ports, and check whether an address answers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def port_to_serve(host: str, port: int) -> int:
             raise SettingsError(
                 f"HOST and PORT: cannot listen on {host}:{port}: {error.strerror}"
             ) from None
-        free: int = probe.getsockname()[1]
-        return free
+        bound_port: int = probe.getsockname()[1]
+        return bound_port
 
 
 def free_ports(count: int) -> list[int]:
@@ -38,15 +38,15 @@ def free_ports(count: int) -> list[int]:
 
 
 def faults_at(url: str) -> list[dict[str, Any]]:
-    """Return the faults that a /readyz address shows; an outage is one fault, too."""
+    """Return the faults that a /readyz address shows; no answer is a fault too."""
     try:
-        answer = httpx.get(url, timeout=5)
-        answered: dict[str, Any] = answer.json()
+        response = httpx.get(url, timeout=5)
+        content: dict[str, Any] = response.json()
     except (httpx.HTTPError, ValueError):
         return [{"kind": "not_ready", "message": f"{url} does not answer"}]
-    if answer.status_code != 200:
-        return [{"kind": "not_ready", "message": str(answered.get("detail", answer.status_code))}]
-    faults: list[dict[str, Any]] = answered.get("faults", [])
+    if response.status_code != 200:
+        return [{"kind": "not_ready", "message": str(content.get("detail", response.status_code))}]
+    faults: list[dict[str, Any]] = content.get("faults", [])
     return faults
 
 

@@ -1,7 +1,7 @@
-"""One server process: started, awaited, stopped, and found again after a kill.
+"""Start one server process, await it, stop it, and find it again after a kill.
 
-It may be kept running, so that it is started again whenever it dies unexpectedly. This module does
-not know PostgreSQL or Valkey; local.embedded passes in what ready means.
+A server that is kept running is restarted whenever it dies unexpectedly. This module does not know
+PostgreSQL or Valkey: local.embedded passes the checks for readiness.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", "HOME": "/"}
 _START_SECONDS = 60
 #: Seconds that a server has for an orderly stop before it gets its last signal.
 _STOP_SECONDS = 30
-#: Seconds before a dead server is started again: the first and the longest wait. Each doubles the
-#: last. After a SIGKILL, PostgreSQL cannot start until the dead server's processes have ended.
-_AGAIN_SECONDS_FIRST = 0.1
-_AGAIN_SECONDS_MAX = 5.0
+#: Seconds before a dead server is started again: the first and the longest wait. Each wait is twice
+#: the wait before it. After a SIGKILL, PostgreSQL cannot start until the dead server's processes
+#: have ended.
+_RESTART_WAIT_SECONDS_FIRST = 0.1
+_RESTART_WAIT_SECONDS_MAX = 5.0
 
 
 class Server:
@@ -53,7 +54,8 @@ class Server:
         self._last_signal = last_signal
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
-        #: Held while a process is started, and to decide that no more are started.
+        #: A thread holds this lock while it starts a process. stop() holds it to forbid further
+        #: starts.
         self._starting = threading.Lock()
         self._keeper: threading.Thread | None = None
 
@@ -76,8 +78,8 @@ class Server:
     ) -> None:
         """Start the server again each time it dies, until stop(). Call it after start().
 
-        A separate thread does this. It lives as long as the servers that it starts, because a death
-        signal follows the thread that started the process.
+        A separate thread restarts the server. It lives as long as the servers that it starts,
+        because the system signals a process when the thread that started it ends.
         """
 
         def watch() -> None:
@@ -87,7 +89,7 @@ class Server:
                 if self._stopping.is_set():
                     return
                 _call_back(on_exit, self._name, code)
-                pid = self._start_again(argv, is_ready)
+                pid = self._restart(argv, is_ready)
                 if pid is None:
                     return
                 _call_back(on_restart, self._name, pid)
@@ -95,11 +97,11 @@ class Server:
         self._keeper = threading.Thread(target=watch, name=f"keeper of {self._name}", daemon=True)
         self._keeper.start()
 
-    def _start_again(self, argv: Sequence[str], is_ready: Callable[[int], bool]) -> int | None:
+    def _restart(self, argv: Sequence[str], is_ready: Callable[[int], bool]) -> int | None:
         """Try until the server is ready; return its process id, or None if stopping."""
-        wait = _AGAIN_SECONDS_FIRST
+        wait = _RESTART_WAIT_SECONDS_FIRST
         while not self._stopping.wait(wait):
-            wait = min(wait * 2, _AGAIN_SECONDS_MAX)
+            wait = min(wait * 2, _RESTART_WAIT_SECONDS_MAX)
             with self._starting:
                 if self._stopping.is_set():
                     return None
@@ -154,8 +156,10 @@ class Server:
                 return is_ready(process.pid)
             return False
 
-        answered = wait_until(is_ready_or_dead, limit_seconds=_START_SECONDS, every_seconds=0.02)
-        if not answered or process.returncode is not None:
+        ended_in_time = wait_until(
+            is_ready_or_dead, limit_seconds=_START_SECONDS, every_seconds=0.02
+        )
+        if not ended_in_time or process.returncode is not None:
             error = error_line(self._log.read_bytes()[logged_before:].decode(errors="replace"))
             raise EmbeddedServerError(f"{self._name} did not start: {error} (see {self._log})")
 
@@ -188,8 +192,8 @@ def _call_back(callback: Callable[[str, int], None] | None, name: str, number: i
 def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> None:
     """Stop the server that a killed run left in the data folder, if there is one.
 
-    Such a server still runs if the system has no death signals, or during the second that it needs
-    to stop. Raises: EmbeddedServerError if it does not stop.
+    The server still runs if the system has no death signals, or during the second that it needs to
+    stop. Raises: EmbeddedServerError if it does not stop.
     """
     try:
         pid = int(pid_file.read_text().split()[0])
@@ -197,7 +201,7 @@ def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> No
         return
     if not is_alive(pid):
         return
-    if not _works_in(pid, data):
+    if not _is_server_of(pid, data):
         # Another process has this pid now, and PostgreSQL would take it for its own postmaster.
         pid_file.unlink()
         return
@@ -208,10 +212,12 @@ def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> No
 
 
 def error_line(output: str) -> str:
-    """Find the line that shows what went wrong, otherwise the last line."""
+    """Return the last line that shows an error; without one, the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    bad = [line for line in lines if any(marker in line for marker in ("FATAL", "PANIC", "rror"))]
-    return (bad or lines or ["it printed nothing"])[-1]
+    error_lines = [
+        line for line in lines if any(marker in line for marker in ("FATAL", "PANIC", "rror"))
+    ]
+    return (error_lines or lines or ["it printed nothing"])[-1]
 
 
 def is_alive(pid: int) -> bool:
@@ -227,16 +233,17 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def _works_in(pid: int, data: Path) -> bool:
+def _is_server_of(pid: int, data: Path) -> bool:
     """Return whether the process is a server of this data folder.
 
-    This keeps another process from being taken for ours. On Linux, both servers have their data
-    folder as working directory. Elsewhere, the command line must contain the folder's parent.
+    A pid file may be old, and its pid may now belong to another process. On Linux, both servers
+    have their data folder as working directory. Elsewhere, the command line must contain the
+    folder's parent.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             return Path(f"/proc/{pid}/cwd").resolve() == data.resolve()
         return False
     command = ["ps", "-o", "command=", "-p", str(pid)]
-    listed = subprocess.run(command, check=False, capture_output=True, text=True)
-    return str(data.parent) in listed.stdout
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    return str(data.parent) in result.stdout

@@ -1,7 +1,7 @@
 """All of Holdfast on one machine: servers, sandbox, ingress, workers and relay.
 
-`holdfast up` keeps it running and the demo uses it. Except for the sandbox, production runs the
-same processes.
+`holdfast up` keeps these processes running, and the demo uses them. Except for the sandbox,
+production runs the same processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from db.heartbeat import process_name
 from db.processes import list_processes
 from db.redis.client import connect
 from local import ROOT
-from local.databases import DatabaseUrls, prepare, recreate
+from local.databases import DatabaseUrls, prepare, recreate_database
 from local.embedded import EmbeddedServers, RestartCallbacks, ServerUrls
 from local.log_lines import LineFormat, aligned, coloured, json_line
 from local.ports import faults_at, is_answering, port_to_serve
@@ -32,12 +32,13 @@ from local.worker import worker_arguments
 from workers.provider_waits import ProviderWaits
 
 #: Seconds that a process has to become ready on a busy machine.
-_READY_SECONDS = 60
-#: Longest wait for the processes' first heartbeats, in seconds.
-_SERVING_SECONDS = 120
+_READY_SECONDS_MAX = 60
+#: Longest wait for all heartbeats and a /readyz without faults, in seconds.
+_SERVING_SECONDS_MAX = 120
 #: Queues and number of threads of each worker process.
 WORKERS = {
-    # Two: if one is stopped or stuck, the other still stops organizations from spending.
+    # There are two safety workers. If one is stopped or stuck, the other still stops organizations
+    # from spending.
     "worker-safety-1": (("safety",), 4),
     "worker-safety-2": (("safety",), 4),
     "worker-billing": (("billing",), 4),
@@ -54,9 +55,9 @@ def state_folder(settings: Settings) -> Path:
 
 
 class Stack:
-    """Starts everything in order, knows the addresses, and stops it in reverse order.
+    """Starts all processes in order, knows their addresses, stops them in reverse.
 
-    With `waits`, the workers are those of `local.worker`, otherwise those of production.
+    If `waits` is given, the workers run `local.worker`, otherwise the production command.
     """
 
     def __init__(
@@ -122,27 +123,27 @@ class Stack:
     def wait_until_serving(self) -> list[dict[str, Any]]:
         """Wait until every process has reported and /readyz shows no fault.
 
-        A process reports by its first heartbeat. Before that, /readyz would be degraded, because
-        no relay is live. Returns the faults that remain after the time limit, among them each
-        process that has not reported.
+        A process reports by its first heartbeat. Before that, /readyz would be degraded, because no
+        relay is live. Return the faults that remain after the time limit. A process that has not
+        reported is a fault too.
         """
         faults: list[dict[str, Any]] = []
         with contextlib.closing(Database(self.urls.app_url, name="up", pool_size=1)) as database:
 
             def is_serving() -> bool:
-                live = {one.name for one in database.run(list_processes) if one.live}
+                live = {process.name for process in database.run(list_processes) if process.live}
                 faults[:] = [
                     {"kind": "process_silent", "message": f"{name} has not reported yet"}
-                    for name, row in self._registered_names().items()
-                    if row not in live
+                    for name, registered_name in self._registered_names().items()
+                    if registered_name not in live
                 ] or faults_at(f"{self.ingress_url}/readyz")
                 return not faults
 
-            wait_until(is_serving, limit_seconds=_SERVING_SECONDS, every_seconds=0.2)
+            wait_until(is_serving, limit_seconds=_SERVING_SECONDS_MAX, every_seconds=0.2)
         return faults
 
     def _registered_names(self) -> dict[str, str]:
-        """Return the name in the table of processes for each process that has a heartbeat."""
+        """Return, for each process with a heartbeat, its name in the table `processes`."""
         return {
             name: process_name(self.supervisor.pid(name))
             for name in self.supervisor.names()
@@ -151,7 +152,8 @@ class Stack:
 
     def _start(self) -> None:
         settings = self._settings
-        # Checked first: another process that answers on this port would pass for our ingress.
+        # The port is checked first. Another process that answers on it would be taken for our
+        # ingress.
         port = port_to_serve(settings.host, settings.port)
         self.env["PORT"] = str(port)
         self._start_servers()
@@ -159,7 +161,7 @@ class Stack:
             self._start_sandbox()
         self._on_step("ingress")
         self.supervisor.start(
-            self._process(
+            self._child_process(
                 "ingress",
                 ["cli.main", "ingress"],
                 ready=lambda: is_answering(f"{self.ingress_url}/readyz"),
@@ -177,12 +179,14 @@ class Stack:
         arguments = ["cli.main", "worker", *queue_options, "--threads", str(threads)]
         if self._waits is not None:
             arguments = ["local.worker", *worker_arguments(queues, threads, self._waits)]
-        self.supervisor.start(self._process(name, arguments, stop_seconds=_WORKER_STOP_SECONDS))
+        self.supervisor.start(
+            self._child_process(name, arguments, stop_seconds=_WORKER_STOP_SECONDS)
+        )
 
     def start_relay(self) -> None:
         """Start the relay process."""
         self._on_step("relay")
-        self.supervisor.start(self._process("relay", ["cli.main", "relay"]))
+        self.supervisor.start(self._child_process("relay", ["cli.main", "relay"]))
 
     def _start_servers(self) -> None:
         settings = self._settings
@@ -214,12 +218,12 @@ class Stack:
             target=self.ingress_url,
             # Empty servers know none of the resources that an earlier sandbox had.
             keep=not self._fresh,
-            ready_seconds=_READY_SECONDS,
+            ready_seconds=_READY_SECONDS_MAX,
         )
         self.env.update(sandbox_env(self.info))
         self.env.setdefault("PUBLIC_URL", self.ingress_url)
 
-    def _process(
+    def _child_process(
         self,
         name: str,
         arguments: list[str],
@@ -233,7 +237,7 @@ class Stack:
             dict(self.env),
             ready=ready,
             stop_seconds=stop_seconds,
-            ready_seconds=_READY_SECONDS,
+            ready_seconds=_READY_SECONDS_MAX,
         )
 
 
@@ -244,12 +248,12 @@ def _line_format(log_format: LogFormat) -> LineFormat:
 
 
 def _empty_servers(server_urls: ServerUrls) -> None:
-    """Delete an earlier run's data of embedded servers.
+    """Delete the data that an earlier run left in the embedded servers.
 
-    A server that was given by its address is never emptied.
+    A server that the settings name by its address is never emptied.
     """
     if server_urls.owner_url:
-        recreate(server_urls.owner_url)
+        recreate_database(server_urls.owner_url)
     if server_urls.redis_url:
         with contextlib.closing(connect(server_urls.redis_url)) as client:
             client.flushall()

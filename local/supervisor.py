@@ -27,7 +27,7 @@ _Handler = Callable[[int, FrameType | None], Any] | int
 
 
 class Supervisor:
-    """The children of this process, in the order in which they were started.
+    """Starts and stops the children of this process, and keeps them running.
 
     With `log_dir`, each child writes to <log_dir>/<name>.log. Otherwise its lines go to standard
     error as `line_format` writes them: by default, after its name. `on_exit` is called on the
@@ -77,13 +77,13 @@ class Supervisor:
             return keeper.exits > 0 or (keeper.pid is not None and _is_ready(process))
 
         try:
-            settled = wait_until(is_ready_or_dead, limit_seconds=process.ready_seconds)
+            ended_in_time = wait_until(is_ready_or_dead, limit_seconds=process.ready_seconds)
             if keeper.exits and process.ready is not None:
                 raise ProcessNotReady(
                     f"{process.name} ended ({how_it_ended(keeper.last_code)}) before it was ready;"
-                    f" {self._where(process)} says why"
+                    f" {self._log_location(process)} says why"
                 )
-            if not settled:
+            if not ended_in_time:
                 raise ProcessNotReady(
                     f"{process.name} was not ready within {process.ready_seconds:g} s"
                 )
@@ -91,7 +91,7 @@ class Supervisor:
             self.stop(process.name)
             raise
 
-    def _where(self, process: ChildProcess) -> str:
+    def _log_location(self, process: ChildProcess) -> str:
         if self._log_dir is None:
             return "its output above"
         return str(self._log_dir / f"{process.name}.log")
@@ -99,7 +99,7 @@ class Supervisor:
     def stop(self, name: str) -> None:
         """Stop the child with SIGTERM, then SIGKILL after its `stop_seconds`.
 
-        Every process in its session dies with it. Its name is free again.
+        Every process in the child's session dies with it. The child's name is then free again.
         """
         keeper = self._keepers[name]
         keeper.stop(hurry=lambda: self._signals.count > 1)
@@ -112,7 +112,7 @@ class Supervisor:
         """
         try:
             if self._signals.listen():
-                # The stop was not requested by a signal: the first signal already means hurry.
+                # No signal requested this stop, so the first signal already makes it hurry.
                 self._signals.count = 1
             for name in reversed(list(self._keepers)):
                 self.stop(name)
@@ -122,14 +122,15 @@ class Supervisor:
     def listen(self) -> None:
         """Treat SIGINT and SIGTERM as requests to stop, until stop_all() has ended.
 
-        wait() returns the first signal. Only on the main thread.
+        wait() returns the first signal. Call this method only on the main thread.
         """
         self._signals.listen()
 
     def wait(self) -> signal.Signals:
         """Wait for SIGINT or SIGTERM and return it; the caller then calls stop_all().
 
-        Only on the main thread. Until stop_all() has ended, a further signal makes it hurry.
+        Call this method only on the main thread. Until stop_all() has ended, a further signal makes
+        it hurry.
         """
         self._signals.listen()
         wait_until(lambda: self._signals.count > 0, limit_seconds=math.inf, every_seconds=0.1)
@@ -165,24 +166,26 @@ class _Signals:
     def __init__(self) -> None:
         self.count = 0
         self.last = signal.SIGTERM
-        self._before: dict[signal.Signals, _Handler] = {}
+        self._earlier_handlers: dict[signal.Signals, _Handler] = {}
 
     def listen(self) -> bool:
         """Start counting; return False if already started or not on the main thread."""
-        if self._before or threading.current_thread() is not threading.main_thread():
+        if self._earlier_handlers or threading.current_thread() is not threading.main_thread():
             return False
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note) or signal.SIG_DFL
+            self._earlier_handlers[number] = (
+                signal.signal(number, self._count_signal) or signal.SIG_DFL
+            )
         return True
 
     def close(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._earlier_handlers.items():
             signal.signal(number, handler)
-        self._before.clear()
+        self._earlier_handlers.clear()
         self.count = 0
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        # A plain number that is polled: the interrupted code may hold an Event's lock.
+    def _count_signal(self, number: int, frame: FrameType | None) -> None:
+        # wait() polls a plain number. The interrupted code may hold the lock of an Event.
         self.last = signal.Signals(number)
         self.count += 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
-_INSTANT = re.compile(
+_RFC_3339_FORM = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})"
     r"(?:\.(\d+))?(?:[Zz]|([+-])(\d{2}):(\d{2}))",
     re.ASCII,
@@ -23,17 +23,19 @@ def instant_of(value: object) -> datetime | None:
     """
     if not isinstance(value, str):
         return None
-    match = _INSTANT.fullmatch(value)
+    match = _RFC_3339_FORM.fullmatch(value)
     if match is None:
         return None
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     decimals, sign, offset_hours, offset_minutes = match.groups()[6:]
-    leap = timedelta(seconds=1 if second == _LEAP_SECOND else 0)
+    leap_second = timedelta(seconds=1 if second == _LEAP_SECOND else 0)
     micros = int((decimals or "0")[:6].ljust(6, "0"))
     try:
         zone = UTC if sign is None else _zone(sign, int(offset_hours), int(offset_minutes))
-        written = datetime(year, month, day, hour, minute, 59 if leap else second, micros, zone)
-        return written.astimezone(UTC) + leap
+        instant = datetime(
+            year, month, day, hour, minute, 59 if leap_second else second, micros, zone
+        )
+        return instant.astimezone(UTC) + leap_second
     except (ValueError, OverflowError):
         return None
 

@@ -27,24 +27,27 @@ from local.demo.report import Report
 from local.demo.system import DemoSystem
 from workers.provider_waits import ProviderWaits
 
-#: A missing report is noticed after two seconds instead of two minutes, while a person watches.
+#: The workers notice a missing report after two seconds instead of two minutes, because a person
+#: watches.
 WAITS = ProviderWaits(report_seconds=2)
-#: One cent per second, billed by the second. Three minutes cost 1.80 dollars.
+#: One cent per second, billed by the second.
 RATE = Rate(micros_per_minute=600_000, increment_seconds=1)
-_THREE_MINUTES = 180 * 10_000
-#: Steps as short as the calls. The margin covers speaking, obeying and answering. It is generous,
-#: because the machine may be busy.
+#: The price of three minutes: 1.80 dollars.
+_THREE_MINUTES_MICROS = 180 * 10_000
+#: The steps are as short as the calls. The margin covers the time to speak a text, to obey an order
+#: and to answer. It is generous, because the machine may be busy.
 TERMS = Terms(step_seconds=6, margin_seconds=8, warn_before_seconds=12)
-_AT_ONCE = 10
-#: Largest number of further attempts of one caller.
-_NOTIFICATIONS_AGAIN = 5
+#: Number of calls that a scene places at the same time.
+_CALLS_AT_ONCE = 10
+#: How often a caller calls again after a refusal, at most.
+_CALL_RETRIES_MAX = 5
 #: Delay of Vapi's reports about the ten calls.
 _REPORT_DELAY_SECONDS = 6
 #: Verdict on a call that is not answered yet.
-_UNDECIDED = "undecided"
-#: A call that ignores Vapi's orders is ended by Twilio, in the third round. That is at best four
-#: seconds after the first order.
-_DEAF_TERMS = replace(TERMS, margin_seconds=12, warn_before_seconds=14)
+_NOT_ANSWERED = "undecided"
+#: Terms for calls that ignore Vapi's orders. Twilio ends such a call in the third round, which is
+#: at least four seconds after the first order.
+_ORDERS_IGNORED_TERMS = replace(TERMS, margin_seconds=12, warn_before_seconds=14)
 
 
 @dataclass
@@ -98,7 +101,7 @@ class Phone:
 
     def notify(self, count: int = 1, **more: Any) -> list[str]:
         """Place this many calls at once and return their ids."""
-        asked = {
+        call_request = {
             "direction": "inbound",
             "number_id": self.number_id,
             "queued_seconds": 0,
@@ -106,37 +109,41 @@ class Phone:
             **more,
         }
         with ThreadPoolExecutor(count) as pool:
-            made = pool.map(lambda _: self.system.ask("POST", "/vapi/calls", asked), range(count))
-            return [one["id"] for one in made]
+            responses = pool.map(
+                lambda _: self.system.ask("POST", "/vapi/calls", call_request), range(count)
+            )
+            return [response["id"] for response in responses]
 
     def seen(self, call_id: str) -> dict[str, Any]:
         """Read everything that the sandbox knows about a call."""
-        found: dict[str, Any] = self.system.ask("GET", f"/vapi/calls/{call_id}")
-        return found
+        details: dict[str, Any] = self.system.ask("GET", f"/vapi/calls/{call_id}")
+        return details
 
     def verdicts(self, ids: Sequence[str]) -> list[str]:
         """List the decision about each call."""
-        return [(self.seen(one)["decision"] or {}).get("verdict", _UNDECIDED) for one in ids]
+        return [
+            (self.seen(call_id)["decision"] or {}).get("verdict", _NOT_ANSWERED) for call_id in ids
+        ]
 
     def are_decided(self, ids: Sequence[str]) -> bool:
         """Return whether every call was answered."""
-        return _UNDECIDED not in self.verdicts(ids)
+        return _NOT_ANSWERED not in self.verdicts(ids)
 
     def over(self, ids: Sequence[str]) -> int:
         """Count the calls that have ended at the provider."""
-        return sum(self.seen(one)["ended"] is not None for one in ids)
+        return sum(self.seen(call_id)["ended"] is not None for call_id in ids)
 
     def calls(self) -> list[Call]:
-        """Return the organization's calls that were not refused or decided too late."""
+        """Return the organization's calls that were neither refused nor withdrawn."""
         return self.system.database.run(self._calls)
 
     def settled(self) -> int:
         """Count the calls that are settled."""
         return sum(call.settled_at is not None for call in self.calls())
 
-    def owed_by_the_clock(self, ids: Sequence[str]) -> int:
+    def cost_of_real_durations(self, ids: Sequence[str]) -> int:
         """Calculate the cost of the calls' real durations, in micros."""
-        return sum(RATE.cost_micros(_talked_ms(self.seen(one)["call"])) for one in ids)
+        return sum(RATE.cost_micros(_talked_ms(self.seen(call_id)["call"])) for call_id in ids)
 
     def lowest(self) -> int:
         """Return the lowest balance that the wallet ever had, in micros."""
@@ -162,10 +169,10 @@ class Phone:
         return self.system.database.run(count)
 
     def _calls(self, session: Session) -> list[Call]:
-        found = list_calls(session, organization_id=self.system.organization_id, live=False)
+        calls = list_calls(session, organization_id=self.system.organization_id, live=False)
         return [
             call
-            for call in found
+            for call in calls
             if call.settled_by != "withdrawn" and call.status != CallStatus.REFUSED
         ]
 
@@ -173,43 +180,43 @@ class Phone:
 def ten_on_one_wallet(system: DemoSystem, report: Report) -> None:
     """Run ten calls on money for three minutes: each must end by itself, in time."""
     report.scene("Ten calls at once, and money for three minutes in all")
-    phone = Phone.open(system, report, TERMS, _THREE_MINUTES)
+    phone = Phone.open(system, report, TERMS, _THREE_MINUTES_MICROS)
     ids = _call_ten(phone, report)
     _end_and_charge(phone, ids, report)
-    report.check("each was warned once", phone.times("warned"), _AT_ONCE)
-    spoken = [[speech["text"] for speech in phone.seen(one)["spoken"]] for one in ids]
+    report.check("each was warned once", phone.times("warned"), _CALLS_AT_ONCE)
+    spoken = [[speech["text"] for speech in phone.seen(call_id)["spoken"]] for call_id in ids]
     report.check(
         "each caller heard the warning first, and the reason for the end last",
         [texts[:1] + texts[-1:] for texts in spoken],
-        [[TERMS.warning_text, TERMS.ending_text]] * _AT_ONCE,
+        [[TERMS.warning_text, TERMS.ending_text]] * _CALLS_AT_ONCE,
     )
 
 
 def ten_that_ignore_orders(system: DemoSystem, report: Report) -> None:
     """Run ten calls that ignore Vapi's orders: Twilio must end them in time."""
     report.scene("The same, but Vapi ignores every order to end a call")
-    phone = Phone.open(system, report, _DEAF_TERMS, _THREE_MINUTES)
+    phone = Phone.open(system, report, _ORDERS_IGNORED_TERMS, _THREE_MINUTES_MICROS)
     ids = _call_ten(phone, report, deaf=True)
     _end_and_charge(phone, ids, report)
-    completed = [(phone.seen(one)["leg"] or {}).get("status") for one in ids]
-    report.check("Twilio completed every leg", completed, ["completed"] * _AT_ONCE)
+    completed = [(phone.seen(call_id)["leg"] or {}).get("status") for call_id in ids]
+    report.check("Twilio completed every leg", completed, ["completed"] * _CALLS_AT_ONCE)
 
 
 def lost_reports(system: DemoSystem, report: Report) -> None:
     """Lose the reports of two calls: the calls must be refreshed and charged."""
     report.scene("Calls whose reports are lost")
-    phone = Phone.open(system, report, TERMS, _THREE_MINUTES)
+    phone = Phone.open(system, report, TERMS, _THREE_MINUTES_MICROS)
     ids = phone.notify(2, talk_seconds=1.2, behaviour={"lose_reports": True})
     report.eventually("both are over", lambda: phone.over(ids), 2)
     report.eventually("both are charged nevertheless", phone.settled, 2)
     report.check("by reading them from Vapi", {call.settled_by for call in phone.calls()}, {"look"})
-    _books(phone, ids, _THREE_MINUTES, report)
+    _check_books(phone, ids, _THREE_MINUTES_MICROS, report)
 
 
 def frozen(system: DemoSystem, report: Report) -> None:
     """Freeze the wallet during two calls: both must end and be charged."""
     report.scene("An operator freezes the wallet during two calls")
-    phone = Phone.open(system, report, TERMS, 10 * _THREE_MINUTES)
+    phone = Phone.open(system, report, TERMS, 10 * _THREE_MINUTES_MICROS)
     ids = phone.notify(2)
     report.eventually("both talk", lambda: phone.times("in_progress"), 2)
     org = phone.system.organization_id
@@ -223,7 +230,7 @@ def frozen(system: DemoSystem, report: Report) -> None:
     causes = {call.end_cause for call in phone.calls()}
     report.check("because of the freeze", causes, {"frozen_wallet"})
     _print_times(phone, report)
-    _books(phone, ids, 10 * _THREE_MINUTES, report)
+    _check_books(phone, ids, 10 * _THREE_MINUTES_MICROS, report)
 
 
 def no_money(system: DemoSystem, report: Report) -> None:
@@ -242,21 +249,24 @@ def _call_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
     # Reports are delayed, as Vapi's are. Otherwise, money released by the first calls to end would
     # keep the last of them alive for a minute.
     more = {"behaviour": {"report_delay_seconds": _REPORT_DELAY_SECONDS, **behaviour}}
-    # One after another: a busy machine could not decide ten calls at once within two seconds.
-    ids = [_call_until_answered(phone, report, **more) for _ in range(_AT_ONCE)]
-    report.eventually("all ten are admitted", lambda: phone.verdicts(ids), ["admitted"] * _AT_ONCE)
-    report.eventually("all ten talk", lambda: phone.times("in_progress"), _AT_ONCE)
+    # The calls are placed one after another. A busy machine could not decide ten calls at once
+    # within two seconds.
+    ids = [_call_until_answered(phone, report, **more) for _ in range(_CALLS_AT_ONCE)]
+    report.eventually(
+        "all ten are admitted", lambda: phone.verdicts(ids), ["admitted"] * _CALLS_AT_ONCE
+    )
+    report.eventually("all ten talk", lambda: phone.times("in_progress"), _CALLS_AT_ONCE)
     return ids
 
 
 def _call_until_answered(phone: Phone, report: Report, **more: Any) -> str:
-    """Place an inbound call, again if it is refused, and return the last one's id.
+    """Place an inbound call, again if it is refused; return the last call's id.
 
     The ingress refuses a call that it cannot decide within two seconds. This demonstration is about
     how calls end, so a refusal on a busy machine must not spoil it.
     """
-    for again in range(_NOTIFICATIONS_AGAIN + 1):
-        if again:
+    for retry in range(_CALL_RETRIES_MAX + 1):
+        if retry:
             report.print_line("the call was not decided in time; the caller tries again")
         (call_id,) = phone.notify(**more)
         report.wait_for(f"a decision on call {call_id}", partial(phone.are_decided, [call_id]))
@@ -266,18 +276,18 @@ def _call_until_answered(phone: Phone, report: Report, **more: Any) -> str:
 
 
 def _end_and_charge(phone: Phone, ids: Sequence[str], report: Report) -> None:
-    report.eventually("every call has ended by itself", lambda: phone.over(ids), _AT_ONCE)
-    report.eventually("every call is charged", phone.settled, _AT_ONCE)
+    report.eventually("every call has ended by itself", lambda: phone.over(ids), _CALLS_AT_ONCE)
+    report.eventually("every call is charged", phone.settled, _CALLS_AT_ONCE)
     causes = {call.end_cause for call in phone.calls()}
     report.check("because the credit was used up", causes, {"insufficient_funds"})
     _print_times(phone, report)
-    _books(phone, ids, _THREE_MINUTES, report)
+    _check_books(phone, ids, _THREE_MINUTES_MICROS, report)
 
 
 def _print_times(phone: Phone, report: Report) -> None:
     report.print_line("from the decision to end a call:")
     not_over = []
-    for call in sorted(phone.calls(), key=lambda one: one.id):
+    for call in sorted(phone.calls(), key=lambda call: call.id):
         reported_ms, over_ms = ending_ms(call)
         seconds = (call.duration_ms or 0) / 1000
         report.print_line(
@@ -288,13 +298,13 @@ def _print_times(phone: Phone, report: Report) -> None:
     report.check("each was over after it", not_over, [])
 
 
-def _books(phone: Phone, ids: Sequence[str], had: int, report: Report) -> None:
-    costs = phone.owed_by_the_clock(ids)
+def _check_books(phone: Phone, ids: Sequence[str], credited_micros: int, report: Report) -> None:
+    costs = phone.cost_of_real_durations(ids)
     figures = phone.system.wallet()
     report.check(
         "the balance is exactly what the rates say for the real durations",
         figures.balance_micros,
-        had - costs,
+        credited_micros - costs,
     )
     report.check("the balance never was below zero", phone.lowest() >= 0)
     report.check(
@@ -302,8 +312,8 @@ def _books(phone: Phone, ids: Sequence[str], had: int, report: Report) -> None:
         (figures.owed_micros, figures.held_micros),
         (0, 0),
     )
-    of_calls = [kind for kind in phone.alerts() if kind.startswith(("call_", "hold_"))]
-    report.check("no alert about a call or a hold is active", of_calls, [])
+    call_alerts = [kind for kind in phone.alerts() if kind.startswith(("call_", "hold_"))]
+    report.check("no alert about a call or a hold is active", call_alerts, [])
 
 
 def _talked_ms(call: dict[str, Any]) -> int:

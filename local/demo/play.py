@@ -18,13 +18,14 @@ from local.stack import Stack, state_folder
 def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
     """Play a story on separate processes and return the exit status.
 
-    Embedded servers keep their data apart from those of `holdfast up` and start empty. Raises:
-    SettingsError if a given server cannot be reached.
+    The demo's embedded servers start empty, and their data is separate from that of `holdfast up`.
+    Raises: SettingsError if a server that the settings name cannot be reached.
     """
     console = None if as_json else Console()
     report = Report(console)
     state = state_folder(settings) / ("demo" if story is Story.WAY else f"demo-{story}")
-    # Any free port, even if PORT is set, so that the demo runs beside `holdfast up`.
+    # The ingress takes any free port, even if PORT is set, so that the demo can run beside
+    # `holdfast up`.
     settings = settings.model_copy(update={"port": 0})
     report.scene("Everything starts, each a process of its own")
     stack = Stack(
@@ -39,7 +40,7 @@ def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
     with stack:
         system = DemoSystem.build(stack)
         try:
-            _PLAYS[story](system, report)
+            _PLAY_OF_STORY[story](system, report)
         finally:
             system.close()
     report.end()
@@ -59,7 +60,7 @@ def _check_processes(system: DemoSystem, report: Report) -> None:
 
 def _play_calls(system: DemoSystem, report: Report) -> None:
     _check_processes(system, report)
-    # First, so that the ingress has answered one call before the ten arrive.
+    # This scene is the first, so that the ingress has answered one call before the ten arrive.
     calls.no_money(system, report)
     calls.ten_on_one_wallet(system, report)
     calls.ten_that_ignore_orders(system, report)
@@ -86,4 +87,4 @@ def _play_suspension(system: DemoSystem, report: Report) -> None:
     money.books(system, report)
 
 
-_PLAYS = {Story.WAY: _play_suspension, Story.CALLS: _play_calls}
+_PLAY_OF_STORY = {Story.WAY: _play_suspension, Story.CALLS: _play_calls}

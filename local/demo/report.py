@@ -13,7 +13,7 @@ from base.clock import wait_until
 from local.errors import WaitExpired
 
 #: Longest wait for an effect, in seconds. Most effects take a fraction of a second.
-_EFFECT_SECONDS = 60
+_EFFECT_SECONDS_MAX = 60
 
 
 @dataclass
@@ -36,7 +36,9 @@ class Scene:
 class Report:
     """Collects scenes and checks. With a console, it shows them as they happen."""
 
-    def __init__(self, console: Console | None, *, effect_seconds: float = _EFFECT_SECONDS) -> None:
+    def __init__(
+        self, console: Console | None, *, effect_seconds: float = _EFFECT_SECONDS_MAX
+    ) -> None:
         self._console = console
         self._effect_seconds = effect_seconds
         self._began = time.monotonic()
@@ -59,34 +61,35 @@ class Report:
         self._print(f"\n[bold]{len(self.scenes)}. {title}[/bold]")
 
     def print_line(self, line: str) -> None:
-        """Show what is being done."""
+        """Show one line about the current step."""
         self._print(f"   [dim]{line}[/dim]")
 
     def check(self, name: str, found: Any, expected: Any = True) -> None:
         """Record whether the found value is the expected one."""
         ok = found == expected
-        self._note(Check(name, ok, "" if ok else f"expected {expected!r}, found {found!r}"))
+        self._record(Check(name, ok, "" if ok else f"expected {expected!r}, found {found!r}"))
 
-    def eventually(self, name: str, look: Callable[[], Any], expected: Any = True) -> None:
-        """Evaluate `look` until its value is the expected one, or time is up.
+    def eventually(self, name: str, read_value: Callable[[], Any], expected: Any = True) -> None:
+        """Call `read_value` until it returns the expected value, or time is up.
 
-        The last value counts. Another evaluation could find what a schedule started meanwhile.
+        The last value counts. A further call could return a value that a schedule has changed
+        meanwhile.
         """
         found: list[Any] = []
 
         def is_expected() -> bool:
-            found[:] = [look()]
+            found[:] = [read_value()]
             return bool(found[0] == expected)
 
         if not wait_until(is_expected, limit_seconds=self._effect_seconds):
             text = f"expected {expected!r}, found {found[0]!r} after {self._effect_seconds:g} s"
             self._expired.append(f"{name!r} after {self._effect_seconds:g} s")
-            self._note(Check(name, False, text))
+            self._record(Check(name, False, text))
             return
         self.check(name, found[0], expected)
 
     def wait_for(self, wait: str, condition: Callable[[], bool]) -> None:
-        """Wait for something on which the next step depends.
+        """Wait for a condition on which the next step depends.
 
         Raises: WaitExpired, which names the wait and its seconds.
         """
@@ -113,7 +116,7 @@ class Report:
             "seconds": round(time.monotonic() - self._began, 1),
         }
 
-    def _note(self, check: Check) -> None:
+    def _record(self, check: Check) -> None:
         self.scenes[-1].checks.append(check)
         mark = "[green]✓[/green]" if check.ok else "[red]✗[/red]"
         tail = f"  [red]{check.found}[/red]" if check.found else ""

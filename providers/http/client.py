@@ -1,7 +1,7 @@
 """The HTTP client for providers: timeouts, bounded answers and short retries.
 
-It follows no redirects. It separates failures that mean "nothing happened" from failures that mean
-"it may have happened". It never repeats a request that may have happened.
+The client follows no redirects. It distinguishes a request that certainly had no effect from a
+request that may have had one. It never repeats a request that may have had an effect.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ RETRY_WINDOW_SECONDS = 12.0
 #: The most tries of one read.
 TRIES_MAX = 3
 #: If the provider asks for a longer wait than this many seconds, the read is not retried here.
-_WAITED_OUT_SECONDS_MAX = 3.0
+_RETRY_WAIT_SECONDS_MAX = 3.0
 #: Bytes of the largest answer that is read. An account or a payment has a few kilobytes.
 ANSWER_BYTES_MAX = 1_048_576
 #: The client starts no try that has less than this many seconds left.
 _TRY_SECONDS_MIN = 0.2
 #: A longer Retry-After counts as this many seconds (one day).
-_RETRY_AFTER_BELIEVED_SECONDS = 86_400.0
+_RETRY_AFTER_SECONDS_MAX = 86_400.0
 
 #: These errors prove that the request did not reach the provider.
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NEVER_SENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 T = TypeVar("T")
 
 
-class _TooLarge(Exception):
+class _BodyTooLarge(Exception):
     """An answer is larger than the caller's limit."""
 
 
@@ -135,35 +135,35 @@ def exchange(
     """Send one request, once, and read its answer.
 
     `limits` is the provider channel. It is None for a request that no account makes, such as the
-    download of a certificate. `repeatable` means that the request changes nothing, so that a lost
-    answer leaves no doubt.
+    download of a certificate. `repeatable` means that the request changes nothing, so that
+    repeating it after a lost answer is safe.
 
-    Raises: HeldBack if the channel does not admit the call now. ProviderUnavailable if nothing
-    happened (no connection, 429, no time left), and for every failure of a repeatable request: a
-    lost or slow answer, 5xx, a redirect, or AnswerTooLarge. OutcomeUnknown for these failures of
+    Raises: HeldBack if the channel does not admit the call now. ProviderUnavailable if the request
+    had no effect (no connection, 429, no time left), and for every failure of a repeatable request:
+    a lost or slow answer, 5xx, a redirect, or AnswerTooLarge. OutcomeUnknown for these failures of
     any other request.
     """
-    left = deadline.remaining_seconds()
-    if left <= 0:
+    seconds_left = deadline.remaining_seconds()
+    if seconds_left <= 0:
         raise ProviderUnavailable("no time left to ask")
-    lost = ProviderSilent if repeatable else OutcomeUnknown
-    too_large = False
-    with limits.passage(left) if limits else nullcontext(Passage()) as passage:
+    lost_error = ProviderSilent if repeatable else OutcomeUnknown
+    is_too_large = False
+    with limits.passage(seconds_left) if limits else nullcontext(Passage()) as passage:
         try:
             with client.stream(method, url, timeout=_timeout(deadline), **request) as response:
                 status = response.status_code
                 retry_after = retry_after_seconds_of(response.headers)
-                body = _read_within(response, bytes_max, deadline)
-        except _NEVER_SENT as error:
+                body = _read_body(response, bytes_max, deadline)
+        except _NEVER_SENT_ERRORS as error:
             # A PoolTimeout means that our own pool was full. It shows nothing about the provider.
             if not isinstance(error, httpx.PoolTimeout):
                 passage.lost()
             raise ProviderSilent(f"not reached: {type(error).__name__}") from None
         except (httpx.HTTPError, httpx.StreamError) as error:
             passage.lost()
-            raise lost(f"the answer was lost: {type(error).__name__}") from None
-        except _TooLarge:
-            too_large, body = True, None
+            raise lost_error(f"the answer was lost: {type(error).__name__}") from None
+        except _BodyTooLarge:
+            is_too_large, body = True, None
         passage.answered(status, retry_after)
     # A provider sends 429 before it acts. Twilio documents that it never processes such a request.
     if status == 429 or (status >= 500 and repeatable):
@@ -171,31 +171,31 @@ def exchange(
     if status >= 500:
         raise OutcomeUnknown(f"HTTP {status}")
     if 300 <= status < 400:
-        raise lost(f"HTTP {status}: redirects are not followed")
-    if too_large and repeatable:
+        raise lost_error(f"HTTP {status}: redirects are not followed")
+    if is_too_large and repeatable:
         raise AnswerTooLarge(f"the answer has over {bytes_max} bytes")
     if body is None:
-        raise lost("the answer is too large or too slow")
+        raise lost_error("the answer is too large or too slow")
     return Answer(status, body)
 
 
 def _timeout(deadline: Deadline) -> httpx.Timeout:
-    left = deadline.remaining_seconds()
+    seconds_left = deadline.remaining_seconds()
     return httpx.Timeout(
-        min(READ_SECONDS, left),
-        connect=min(CONNECT_SECONDS, left),
-        pool=min(CONNECT_SECONDS, left),
+        min(READ_SECONDS, seconds_left),
+        connect=min(CONNECT_SECONDS, seconds_left),
+        pool=min(CONNECT_SECONDS, seconds_left),
     )
 
 
-def _read_within(response: httpx.Response, bytes_max: int, deadline: Deadline) -> bytes | None:
+def _read_body(response: httpx.Response, bytes_max: int, deadline: Deadline) -> bytes | None:
     parts: list[bytes] = []
     size = 0
     for part in response.iter_bytes():
         size += len(part)
         # Every part restarts the read timeout. The deadline ends an answer that arrives too slowly.
         if size > bytes_max:
-            raise _TooLarge
+            raise _BodyTooLarge
         if deadline.remaining_seconds() <= 0:
             return None
         parts.append(part)
@@ -209,12 +209,12 @@ def retry_after_seconds_of(headers: Mapping[str, str]) -> float | None:
     """
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
-        return min(float(text), _RETRY_AFTER_BELIEVED_SECONDS)
+        return min(float(text), _RETRY_AFTER_SECONDS_MAX)
     try:
         wait = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
-    return max(0.0, min(wait, _RETRY_AFTER_BELIEVED_SECONDS))
+    return max(0.0, min(wait, _RETRY_AFTER_SECONDS_MAX))
 
 
 def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
@@ -226,15 +226,15 @@ def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
     """
 
     def wait(state: tenacity.RetryCallState) -> float:
-        asked_for = _asked_for_seconds(state)
+        retry_after = _retry_after_seconds(state)
         jittered = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)(state)
-        return jittered if asked_for is None else asked_for + jittered / 4
+        return jittered if retry_after is None else retry_after + jittered / 4
 
     def stop(state: tenacity.RetryCallState) -> bool:
-        if (_asked_for_seconds(state) or 0.0) > _WAITED_OUT_SECONDS_MAX:
+        if (_retry_after_seconds(state) or 0.0) > _RETRY_WAIT_SECONDS_MAX:
             return True
-        left = deadline.remaining_seconds() - state.upcoming_sleep
-        return state.attempt_number >= TRIES_MAX or left < _TRY_SECONDS_MIN
+        seconds_left = deadline.remaining_seconds() - state.upcoming_sleep
+        return state.attempt_number >= TRIES_MAX or seconds_left < _TRY_SECONDS_MIN
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_worth_repeating),
@@ -250,6 +250,6 @@ def _is_worth_repeating(error: BaseException) -> bool:
     return isinstance(error, ProviderUnavailable) and not isinstance(error, AnswerTooLarge)
 
 
-def _asked_for_seconds(state: tenacity.RetryCallState) -> float | None:
+def _retry_after_seconds(state: tenacity.RetryCallState) -> float | None:
     error = state.outcome.exception() if state.outcome else None
     return error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None

@@ -1,6 +1,6 @@
 """A provider channel: the calls of one class to one account at a provider.
 
-A call asks the gate for admission and reports its outcome to the gate. The module decides which
+A call asks the gate for admission and reports its outcome to the gate. This module decides which
 outcomes count against a provider: lost connections and answers, 5xx, and 429 to our own account. An
 error of a customer's account does not count.
 """
@@ -15,7 +15,8 @@ from typing import Protocol
 
 from base.channels import ProviderChannel
 
-#: A call waits at most this many seconds for its turn. If its turn is later, the job waits instead.
+#: A call waits at most this many seconds for its turn. If its turn comes later, the call is refused
+#: and its job is postponed.
 WAIT_SECONDS_MAX = 1.0
 #: Seconds for which an account is held back after a 429 without Retry-After.
 HOLD_SECONDS_DEFAULT = 1.0
@@ -72,15 +73,17 @@ class ChannelLimits:
     def passage(self, seconds_left: float) -> Iterator[Passage]:
         """Admit one call, after a short wait for its turn if necessary.
 
-        Raises: HeldBack if the turn is later than that, or the circuit breaker is open.
+        Raises: HeldBack if the call's turn comes too late, or the circuit breaker is open.
         """
         passage = Passage(self.is_tenants)
         if self.gate is None:
             yield passage
             return
-        wait, ticket = self.gate.enter(self.channel, min(WAIT_SECONDS_MAX, seconds_left / 2))
+        wait_seconds, ticket = self.gate.enter(
+            self.channel, min(WAIT_SECONDS_MAX, seconds_left / 2)
+        )
         try:
-            time.sleep(wait)
+            time.sleep(wait_seconds)
             yield passage
         finally:
             self.gate.leave(self.channel, ticket, passage.outcome, passage.hold_seconds)

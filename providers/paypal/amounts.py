@@ -1,6 +1,7 @@
 """Converts PayPal's decimal amounts to micros and back, exactly or not at all.
 
-ISO 4217's exponents would be wrong: PayPal uses forints and Taiwan dollars without decimals.
+ISO 4217's exponents would be wrong: PayPal accepts forints and Taiwan dollars only without
+decimals.
 """
 
 from __future__ import annotations
@@ -53,13 +54,14 @@ def micros_from_paypal(value: str, currency: str) -> int:
 def paypal_from_micros(micros: int, currency: str) -> str:
     """Convert micros to PayPal's decimal text, exactly.
 
-    Raises: InvalidAmount if the micros are finer than PayPal's step, and as micros_from_paypal.
+    Raises: InvalidAmount if the amount has more decimals than PayPal allows for the currency, or if
+    PayPal does not support the currency.
     """
     decimals = _decimals_of(currency)
-    minor = minor_from_micros(micros, decimals)
-    units, rest = divmod(abs(minor), 10**decimals)
-    sign = "-" if minor < 0 else ""
-    return f"{sign}{units}.{rest:0{decimals}d}" if decimals else f"{sign}{units}"
+    minor_units = minor_from_micros(micros, decimals)
+    units, fraction = divmod(abs(minor_units), 10**decimals)
+    sign = "-" if minor_units < 0 else ""
+    return f"{sign}{units}.{fraction:0{decimals}d}" if decimals else f"{sign}{units}"
 
 
 def _decimals_of(currency: str) -> int:

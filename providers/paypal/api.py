@@ -1,7 +1,7 @@
 """PayPal's REST API: subscriptions, payments, disputes, webhook verification.
 
-Only these answers may open an account or credit money. The client never follows a URL from an
-answer, and it changes nothing at PayPal.
+Only the answers of this API may open an account or credit money. The client never follows a URL
+from an answer, and it changes nothing at PayPal.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from providers.paypal.mapping import capture_id_of, payment_facts, subscription_
 _TOKEN_MARGIN_SECONDS = 60.0
 #: A token without a stated lifetime is used for this many seconds.
 _TOKEN_SECONDS_DEFAULT = 300.0
-#: Retry delay in seconds while another thread waits for the provider: as long as that wait lasts.
+#: Retry delay in seconds while another thread waits for the provider. That wait lasts as long.
 _SILENT_RETRY_SECONDS = 12.0
 
 
@@ -94,11 +94,11 @@ class PayPalApi:
         """
         deadline = Deadline.after(self._window_seconds)
         if kind == "capture":
-            return payment_facts(self._capture(external_id, deadline), refund=None)
+            return payment_facts(self._get_capture(external_id, deadline), refund=None)
         if kind != "refund":
             raise Refused(UNKNOWN_KIND, "neither a capture nor a refund")
         refund = self._get("/v2/payments/refunds/", external_id, deadline)
-        return payment_facts(self._capture(capture_id_of(refund), deadline), refund=refund)
+        return payment_facts(self._get_capture(capture_id_of(refund), deadline), refund=refund)
 
     def get_dispute(self, external_id: str) -> DisputeFacts:
         """Read a dispute's current state.
@@ -109,8 +109,8 @@ class PayPalApi:
         Source: customer_disputes_v1.
         """
         deadline = Deadline.after(self._window_seconds)
-        found = self._get("/v1/customer/disputes/", external_id, deadline, named="dispute_id")
-        return dispute_facts(found)
+        dispute = self._get("/v1/customer/disputes/", external_id, deadline, id_field="dispute_id")
+        return dispute_facts(dispute)
 
     def verify_webhook(self, transmission: dict[str, str], body: bytes, *, webhook_id: str) -> bool:
         """Ask PayPal whether a webhook is genuine.
@@ -121,15 +121,15 @@ class PayPalApi:
         any answer except SUCCESS or FAILURE, CredentialsRejected, HeldBack.
         Source: notifications_webhooks_v1, verify-webhook-signature.
         """
-        head = json.dumps({**transmission, "webhook_id": webhook_id}).encode("ascii")
-        question = head[:-1] + b', "webhook_event": ' + body + b"}"
+        fields_json = json.dumps({**transmission, "webhook_id": webhook_id}).encode("ascii")
+        request_body = fields_json[:-1] + b', "webhook_event": ' + body + b"}"
         deadline = Deadline.after(self._window_seconds)
         answer = self._with_token(
             lambda token: self._send(
                 "POST",
                 "/v1/notifications/verify-webhook-signature",
                 deadline,
-                content=question,
+                content=request_body,
                 headers={**_bearer(token), "Content-Type": "application/json"},
             ),
             deadline,
@@ -138,30 +138,30 @@ class PayPalApi:
             status = answer.json_object().get("verification_status")
             if status in ("SUCCESS", "FAILURE"):
                 return bool(status == "SUCCESS")
-        # An error shows nothing about the signature. Taken for a no, it would refuse a real
-        # webhook.
+        # An error shows nothing about the signature. If it counted as FAILURE, a genuine webhook
+        # would be refused.
         raise ProviderUnavailable(f"HTTP {answer.status} is no verdict on a signature")
 
-    def _capture(self, external_id: str, deadline: Deadline) -> dict[str, Any]:
+    def _get_capture(self, external_id: str, deadline: Deadline) -> dict[str, Any]:
         return self._get("/v2/payments/captures/", external_id, deadline)
 
     def _get(
-        self, path: str, external_id: str, deadline: Deadline, *, named: str = "id"
+        self, path: str, external_id: str, deadline: Deadline, *, id_field: str = "id"
     ) -> dict[str, Any]:
         if not is_resource_id(external_id):
             raise Refused(INVALID_ID, "not an id of PayPal")
 
-        def ask() -> dict[str, Any]:
+        def read_resource() -> dict[str, Any]:
             answer = self._with_token(
                 lambda token: self._send(
                     "GET", f"{path}{external_id}", deadline, headers=_bearer(token)
                 ),
                 deadline,
             )
-            return _resource_of(answer, external_id, named)
+            return _parse_resource(answer, external_id, id_field)
 
         with self._silence_limit.request():
-            return ask_again(ask, deadline)
+            return ask_again(read_resource, deadline)
 
     def _send(self, method: str, path: str, deadline: Deadline, **request: Any) -> Answer:
         # Every request of this client changes nothing at PayPal, so it may be repeated.
@@ -184,14 +184,14 @@ class PayPalApi:
             raise CredentialsRejected(f"PayPal answered {answer.status}")
         return answer
 
-    def _current_token(self, refused: str | None, deadline: Deadline) -> str:
+    def _current_token(self, rejected: str | None, deadline: Deadline) -> str:
         # Threads that wait for the lock find the token that the first of them fetched.
         try:
             if not self._lock.acquire(timeout=deadline.remaining_seconds()):
                 raise ProviderSilent("no token in time")
-            held = self._token
-            if held and held.text != refused and time.monotonic() < held.renew_at:
-                return held.text
+            token = self._token
+            if token and token.text != rejected and time.monotonic() < token.renew_at:
+                return token.text
             self._token = None
             self._token = self._fetch_token(deadline)
             return self._token.text
@@ -205,7 +205,7 @@ class PayPalApi:
     def _fetch_token(self, deadline: Deadline) -> _Token:
         if not self._client_id or not self._client_secret:
             raise CredentialsRejected("PAYPAL_CLIENT_ID or PAYPAL_CLIENT_SECRET is not set")
-        asked_at = time.monotonic()
+        requested_at = time.monotonic()
         answer = self._send(
             "POST",
             "/v1/oauth2/token",
@@ -215,25 +215,25 @@ class PayPalApi:
         )
         if 400 <= answer.status < 500:
             raise CredentialsRejected(f"PayPal answered {answer.status} for a token")
-        found = answer.json_object()
-        text, seconds = found.get("access_token"), found.get("expires_in")
+        content = answer.json_object()
+        text, seconds = content.get("access_token"), content.get("expires_in")
         if not isinstance(text, str) or not text.isascii() or not text.isprintable() or not text:
             raise ProviderUnavailable("the answer has no access_token")
-        life = float(seconds) if isinstance(seconds, int) else _TOKEN_SECONDS_DEFAULT
-        return _Token(text, asked_at + max(0.0, life - _TOKEN_MARGIN_SECONDS))
+        lifetime_seconds = float(seconds) if isinstance(seconds, int) else _TOKEN_SECONDS_DEFAULT
+        return _Token(text, requested_at + max(0.0, lifetime_seconds - _TOKEN_MARGIN_SECONDS))
 
 
 def _bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def _resource_of(answer: Answer, external_id: str, named: str) -> dict[str, Any]:
+def _parse_resource(answer: Answer, external_id: str, id_field: str) -> dict[str, Any]:
     if answer.status == 404:
         # PayPal's own event named this resource, so PayPal may only be late. Try again.
         raise ProviderUnavailable(f"PayPal does not know {external_id} now")
     if answer.status != 200:
         raise ProviderUnavailable(f"PayPal answered {answer.status} about {external_id}")
-    found = answer.json_object()
-    if found.get(named) != external_id:
+    resource = answer.json_object()
+    if resource.get(id_field) != external_id:
         raise ProviderUnavailable("the answer is about another resource")
-    return found
+    return resource

@@ -2,8 +2,8 @@
 
 A webhook names the URL of the certificate that proves it, so the whole URL is checked before
 anything is requested. A certificate is cached under its whole URL, and stored beyond the process. A
-flood of invented URLs must not keep genuine webhooks out. So downloads from unknown URLs are rate
-limited, and downloads from known URLs are not.
+flood of invented URLs must not keep genuine webhooks out. Therefore, only downloads from unknown
+URLs are rate limited.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CERTIFICATE_NAMES = {
     "sandbox": "messageverificationcerts.sandbox.paypal.com",
 }
 #: The last part of the URL. It cannot contain a dot, slash, percent, query or fragment.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 #: Bytes of the largest certificate that is read. Real ones have about 2,500.
 CERTIFICATE_BYTES_MAX = 65_536
@@ -57,16 +57,16 @@ TTL_SECONDS = 86_400.0
 #: once served an HTML page in its place for days, and closing events must get through.
 STALE_SECONDS = 7 * 86_400.0
 #: `cached` stops returning a key this many seconds early, so that `key` finds it shortly after.
-_PROMISE_SECONDS = 5.0
+_CACHE_MARGIN_SECONDS = 5.0
 #: The most certificates, and the most failures, that are remembered. PayPal uses one or two URLs.
-_KEPT_MAX = 64
+_CERTIFICATES_MAX = 64
 _FAILURES_MAX = 256
 #: Seconds between two loads of the stored certificates on behalf of unknown URLs.
 RELOAD_SECONDS = 1.0
 
 
 class CertificateStore:
-    """Certificates by URL, bounded in number. One thread at a time fetches each."""
+    """Keeps certificates by URL. One thread at a time fetches each certificate."""
 
     def __init__(
         self,
@@ -84,14 +84,15 @@ class CertificateStore:
         self._clock = clock
         self._client = build_client(prefixes[0])
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[float, TrustedCertificate]] = OrderedDict()
+        self._cache: OrderedDict[str, tuple[float, TrustedCertificate]] = OrderedDict()
         self._failures: OrderedDict[str, DownloadFailure] = OrderedDict()
         self._downloads: dict[str, Future[TrustedCertificate]] = {}
         self._memory = memory or NoMemory()
         self._unknown = unknown or UnknownNames(clock)
-        #: URLs of stored certificates that were verified once. The certificate may not be cached.
-        self._known: frozenset[str] = frozenset()
-        self._loading = threading.Lock()
+        #: URLs of stored certificates that were verified once. Their certificates need not be in
+        #: the cache.
+        self._known_urls: frozenset[str] = frozenset()
+        self._load_lock = threading.Lock()
         self._loaded_at: float | None = None
 
     @classmethod
@@ -126,44 +127,44 @@ class CertificateStore:
     def load(self) -> None:
         """Load the stored certificates into the cache, and verify each one again.
 
-        Without configured issuers, only TLS to PayPal's host proves a certificate. Then only the
-        URL is loaded, and its certificate is fetched again.
+        Without configured issuers, only TLS to PayPal's host proves a certificate. In that case,
+        only the URL is loaded, and its certificate is fetched again.
         """
-        if not self._loading.acquire(blocking=False):
+        if not self._load_lock.acquire(blocking=False):
             return
         try:
             if self._loaded_at is not None and self._clock() < self._loaded_at + RELOAD_SECONDS:
                 return
-            known = set()
-            for one in self._memory.load():
-                if self._take_over(one):
-                    known.add(one.url)
-            self._known = frozenset(known)
+            known_urls = set()
+            for stored in self._memory.load():
+                if self._accept_stored(stored):
+                    known_urls.add(stored.url)
+            self._known_urls = frozenset(known_urls)
             self._loaded_at = self._clock()
         finally:
-            self._loading.release()
+            self._load_lock.release()
 
-    def _take_over(self, one: RememberedCertificate) -> bool:
+    def _accept_stored(self, stored: RememberedCertificate) -> bool:
         try:
-            self.check_url(one.url)
+            self.check_url(stored.url)
             if self._issuers is None:
                 return True
-            certificate = trusted_certificate(one.pem, self._name, self._issuers)
+            certificate = trusted_certificate(stored.pem, self._name, self._issuers)
         except (ForgedWebhook, CertificateUnavailable) as error:
-            log.error("remembered_certificate_refused", url=one.url, error=str(error))
+            log.error("remembered_certificate_refused", url=stored.url, error=str(error))
             return False
-        fetched_at = self._clock() - max(0.0, one.age_seconds)
+        fetched_at = self._clock() - max(0.0, stored.age_seconds)
         with self._lock:
-            kept = self._kept.get(one.url)
-            if kept is None or kept[0] < fetched_at:
-                self._keep(one.url, fetched_at, certificate)
+            entry = self._cache.get(stored.url)
+            if entry is None or entry[0] < fetched_at:
+                self._put_in_cache(stored.url, fetched_at, certificate)
         return True
 
-    def _keep(self, url: str, fetched_at: float, certificate: TrustedCertificate) -> None:
-        self._kept[url] = (fetched_at, certificate)
-        self._kept.move_to_end(url)
-        while len(self._kept) > _KEPT_MAX:
-            self._kept.popitem(last=False)
+    def _put_in_cache(self, url: str, fetched_at: float, certificate: TrustedCertificate) -> None:
+        self._cache[url] = (fetched_at, certificate)
+        self._cache.move_to_end(url)
+        while len(self._cache) > _CERTIFICATES_MAX:
+            self._cache.popitem(last=False)
 
     def close(self) -> None:
         """Close all connections."""
@@ -175,15 +176,15 @@ class CertificateStore:
         Raises: ForgedWebhook unless the URL is one of the exact prefixes and a plain name.
         """
         for prefix in self._prefixes:
-            if url.startswith(prefix) and _PLAIN_NAME.fullmatch(url[len(prefix) :]):
+            if url.startswith(prefix) and _NAME_FORM.fullmatch(url[len(prefix) :]):
                 return
         raise ForgedWebhook("the certificate's address is not PayPal's")
 
     def cached(self, url: str) -> RSAPublicKey | None:
         """Return the cached key for a URL, or None. It sends no request."""
         with self._lock:
-            entry = self._kept.get(url)
-            if entry is None or self._clock() > entry[0] + TTL_SECONDS - _PROMISE_SECONDS:
+            entry = self._cache.get(url)
+            if entry is None or self._clock() > entry[0] + TTL_SECONDS - _CACHE_MARGIN_SECONDS:
                 return None
             return entry[1].key
 
@@ -191,8 +192,8 @@ class CertificateStore:
         """Return the key of the certificate at a URL; fetch it if necessary.
 
         Raises: ForgedWebhook for a URL or a certificate that is not PayPal's, or a certificate that
-        is not valid at `now`. ForgedWebhook also for an unknown URL that the rate limit refuses.
-        CertificateUnavailable if a certificate cannot be fetched.
+        is not valid at `now`. It raises ForgedWebhook also for an unknown URL that the rate limit
+        refuses, and CertificateUnavailable if a certificate cannot be fetched.
         """
         self.check_url(url)
         certificate = self._certificate(url)
@@ -204,9 +205,9 @@ class CertificateStore:
             self.load()
         with self._lock:
             now = self._clock()
-            entry = self._kept.get(url)
+            entry = self._cache.get(url)
             if entry is not None:
-                self._kept.move_to_end(url)
+                self._cache.move_to_end(url)
                 if now <= entry[0] + TTL_SECONDS:
                     return entry[1]
             stale = entry[1] if entry is not None and now <= entry[0] + STALE_SECONDS else None
@@ -214,12 +215,13 @@ class CertificateStore:
             if failure is not None and now <= failure.until:
                 if stale is not None and isinstance(failure.error, CertificateUnavailable):
                     return stale
-                raise _again(failure.error)
-            is_known = entry is not None or url in self._known
+                raise _copy_of_error(failure.error)
+            is_known = entry is not None or url in self._known_urls
             download = self._downloads.get(url)
             is_first = download is None
             if download is None:
-                # PayPal repeats a refused webhook. The second request for the URL is preferred.
+                # PayPal repeats a refused webhook. A URL that is requested again is therefore
+                # preferred to new URLs.
                 if not is_known and not self._unknown.may_ask(url):
                     raise ForgedWebhook("the certificate is unknown, and is not asked for now")
                 download = self._downloads[url] = Future()
@@ -232,13 +234,13 @@ class CertificateStore:
         except CertificateUnavailable as error:
             if stale is not None:
                 return stale
-            raise _again(error) from None
+            raise _copy_of_error(error) from None
         except ForgedWebhook as error:
-            raise _again(error) from None
+            raise _copy_of_error(error) from None
 
     def _is_known(self, url: str) -> bool:
         with self._lock:
-            return url in self._kept or url in self._known
+            return url in self._cache or url in self._known_urls
 
     def _download_into(
         self, download: Future[TrustedCertificate], url: str, *, is_known: bool
@@ -247,19 +249,19 @@ class CertificateStore:
             pem = self._fetch(url, is_known=is_known)
             certificate = trusted_certificate(pem, self._name, self._issuers)
         except (CertificateUnavailable, ForgedWebhook) as error:
-            self._settle(url, failure=error)
+            self._end_download(url, failure=error)
             download.set_exception(error)
         except BaseException:
             # The waiting threads must not wait for a thread that has ended.
-            self._settle(url, failure=CertificateUnavailable("the download was interrupted"))
+            self._end_download(url, failure=CertificateUnavailable("the download was interrupted"))
             download.set_exception(CertificateUnavailable("the download was interrupted"))
             raise
         else:
-            self._settle(url, certificate=certificate)
+            self._end_download(url, certificate=certificate)
             download.set_result(certificate)
             self._memory.save(url, pem)
 
-    def _settle(
+    def _end_download(
         self,
         url: str,
         *,
@@ -271,7 +273,7 @@ class CertificateStore:
             now = self._clock()
             if certificate is not None:
                 self._failures.pop(url, None)
-                self._keep(url, now, certificate)
+                self._put_in_cache(url, now, certificate)
             if failure is not None:
                 # Failures are kept apart, so that invented URLs cannot displace a certificate.
                 self._failures[url] = DownloadFailure.after(self._failures.get(url), failure, now)
@@ -299,6 +301,6 @@ class CertificateStore:
         return answer.body
 
 
-def _again(error: Exception) -> Exception:
-    # One exception object raised in several threads would share one growing traceback.
+def _copy_of_error(error: Exception) -> Exception:
+    # If several threads raised the same exception object, its traceback would grow with each.
     return type(error)(*error.args)

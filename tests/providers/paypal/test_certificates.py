@@ -275,7 +275,7 @@ def test_unknown_urls_evict_no_certificate(store, loopback, url):
     store.key(url, now=NOW)
     # When more addresses fail than the store remembers
     loopback.answer = lambda asked: Reply(404)
-    for number in range(certificates._KEPT_MAX + 5):
+    for number in range(certificates._CERTIFICATES_MAX + 5):
         with pytest.raises(ForgedWebhook):
             store.key(f"{url}-{number}", now=NOW)
     # Then the certificate is still stored
