@@ -15,12 +15,12 @@ _SERVER_SCHEMES = ("redis", "rediss", "unix")
 _SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 #: Port of a Sentinel if the address names none. Source: Redis, "High availability".
 _SENTINEL_PORT = 26379
-_SERVER_FORM = "must be redis://USER:PASSWORD@HOST:PORT/DB; all but HOST may be left out"
-_OPTIONS = {"sentinel_username", "sentinel_password"}
+_SERVER_FORM_TEXT = "must be redis://USER:PASSWORD@HOST:PORT/DB; all but HOST may be left out"
+_SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 
 
 class _Malformed(ValueError):
-    """An address has the wrong form. The message shows none of it."""
+    """An address has the wrong form. The message never quotes the address."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,28 @@ def check_redis_address(url: str) -> None:
     Raises: ValueError, which describes the accepted forms and never shows the address.
     """
     try:
-        is_parsed = sentinel_address(url) is not None or _is_server(url)
+        is_supported = sentinel_address(url) is not None or _is_server_address(url)
     except ValueError as error:
         # urllib's own messages may quote the address.
-        raise ValueError(str(error) if type(error) is _Malformed else _SERVER_FORM) from None
-    if not is_parsed:
+        raise ValueError(str(error) if type(error) is _Malformed else _SERVER_FORM_TEXT) from None
+    if not is_supported:
         raise ValueError(
             "must start with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
         )
 
 
-def _is_server(url: str) -> bool:
-    """Return whether this is a single server's address. Raises: ValueError."""
+def _is_server_address(url: str) -> bool:
+    """Return whether the address is a single server's.
+
+    Raises: ValueError if it has such a scheme and is malformed.
+    """
     parts = urlsplit(url)
     if parts.scheme not in _SERVER_SCHEMES:
         return False
     if parts.scheme != "unix":
         db = parts.path.strip("/")
         if parts.port == 0 or not (db or "0").isdecimal():
-            raise _Malformed(_SERVER_FORM)
+            raise _Malformed(_SERVER_FORM_TEXT)
     elif not parts.path.strip("/"):
         raise _Malformed("must be unix:///path/of/the/socket?db=0")
     return True
@@ -81,10 +84,10 @@ def sentinel_address(url: str) -> SentinelAddress | None:
     username, _, password = login.partition(":")
     service, _, db = parts.path.strip("/").partition("/")
     options = parse_qs(parts.query)
-    if not service or not (db or "0").isdecimal() or set(options) - _OPTIONS:
+    if not service or not (db or "0").isdecimal() or set(options) - _SENTINEL_OPTIONS:
         raise _Malformed("must be redis+sentinel://host:port,host:port/service/db")
     return SentinelAddress(
-        sentinels=tuple(_host_and_port(host) for host in hosts.split(",")),
+        sentinels=tuple(_split_host_and_port(host) for host in hosts.split(",")),
         service=unquote(service),
         db=int(db or 0),
         tls=parts.scheme.startswith("rediss"),
@@ -95,7 +98,7 @@ def sentinel_address(url: str) -> SentinelAddress | None:
     )
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
+def _split_host_and_port(text: str) -> tuple[str, int]:
     # An IPv6 address must be in brackets. Without them its last group would be read as the port.
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):

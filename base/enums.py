@@ -51,7 +51,7 @@ class RefundState(StrEnum):
 class DisputeState(StrEnum):
     """The state of a dispute.
 
-    REPORTED rests on a webhook alone. The other states were read from the provider's API.
+    REPORTED comes from a webhook alone. Holdfast has read the other states from the provider's API.
     """
 
     REPORTED = "reported"
@@ -108,9 +108,10 @@ class CallStatus(StrEnum):
 
 
 class CallBillingState(StrEnum):
-    """What a call's money does now: derived from its row in domain/calls/billing.
+    """What a call's money does now.
 
-    The order is that of a call's life. Each call is in exactly one state.
+    domain/calls/billing derives it from the call's row. The order is that of a call's life. Each
+    call is in exactly one state.
     """
 
     HELD = "held"
@@ -146,7 +147,7 @@ class CallDirection(StrEnum):
 
 
 class EndCause(StrEnum):
-    """Why Holdfast ends a call. `code` is the code that the fact has everywhere else."""
+    """Why Holdfast ends a call. `code` names the same fact in problems and refusals."""
 
     INSUFFICIENT_FUNDS = "insufficient_funds"
     FROZEN_WALLET = "frozen_wallet"
@@ -172,12 +173,12 @@ class EndCause(StrEnum):
 
         Processes of such a version may still write them during a rollout.
         """
-        old = {"credit_gone": cls.INSUFFICIENT_FUNDS, "wallet_frozen": cls.FROZEN_WALLET}
-        return old.get(str(value))
+        renamed = {"credit_gone": cls.INSUFFICIENT_FUNDS, "wallet_frozen": cls.FROZEN_WALLET}
+        return renamed.get(str(value))
 
 
 class FaultPolicy(StrEnum):
-    """Whether a call is charged that a fault of the calling platform ended."""
+    """Whether Holdfast charges a call that a fault of the calling platform ended."""
 
     WAIVE = "waive"
     CHARGE = "charge"

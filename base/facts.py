@@ -1,6 +1,6 @@
 """Reports (webhooks) and facts (read from a provider's API), in Holdfast's terms.
 
-A report is only a hint. Facts are the provider's answer to a request of Holdfast. Only facts
+A report is only a hint. Facts are the provider's response to a request from Holdfast. Only facts
 unblock spending and move payments.
 """
 
@@ -98,7 +98,7 @@ class CallFacts:
     #: Holdfast's ids, from the metadata that was attached when the call was created.
     organization_id: str | None = None
     call_id: str | None = None
-    #: Proof that Holdfast or the company's backend attached these two ids.
+    #: Token that proves that Holdfast or the company's backend attached the two ids above.
     pairing_token: str | None = None
     #: Vapi's own times.
     started_at: datetime | None = None
@@ -107,7 +107,7 @@ class CallFacts:
     #: over, or if no value is plausible.
     duration_ms: int | None = None
     ended_reason: str | None = None
-    #: The meaning of the ended reason: never connected, or ended by a fault of the platform.
+    #: The meaning of `ended_reason`: the call never connected, or a fault of the platform ended it.
     never_connected: bool = False
     platform_fault: bool = False
     #: Vapi's charge for the call, in micros of a US dollar.

@@ -1,6 +1,6 @@
-"""Ids of Holdfast's objects: text with a kind prefix, in the order of creation.
+"""Make ids of Holdfast's objects: a kind prefix and text that sorts by time.
 
-A provider's id is never used as one of these. It is stored as `external_id`.
+A provider's id is never used as an id of Holdfast. It is stored as `external_id`.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ def new_id(kind: str) -> str:
 
 def new_ids(kind: str, count: int) -> list[str]:
     """Make several ids of the same instant, which is faster than one at a time."""
-    made_at = _digits(time.time_ns() // 1_000_000, _TIME_SHIFTS)
+    time_digits = _encode_base32(time.time_ns() // 1_000_000, _TIME_SHIFTS)
     random_bytes = secrets.token_bytes(10 * count)
     return [
-        f"{kind}_{made_at}"
-        f"{_digits(int.from_bytes(random_bytes[start : start + 10], 'big'), _RANDOM_SHIFTS)}"
+        f"{kind}_{time_digits}"
+        f"{_encode_base32(int.from_bytes(random_bytes[start : start + 10], 'big'), _RANDOM_SHIFTS)}"
         for start in range(0, 10 * count, 10)
     ]
 
 
 def first_id(kind: str, made_at: datetime) -> str:
     """Return the lowest id that can have been made at this instant."""
-    made = _digits(int(made_at.timestamp() * 1000), _TIME_SHIFTS)
-    return f"{kind}_{made}{_digits(0, _RANDOM_SHIFTS)}"
+    time_digits = _encode_base32(int(made_at.timestamp() * 1000), _TIME_SHIFTS)
+    return f"{kind}_{time_digits}{_encode_base32(0, _RANDOM_SHIFTS)}"
 
 
-def _digits(number: int, shifts: range) -> str:
+def _encode_base32(number: int, shifts: range) -> str:
+    """Write the ten bits at each shift as two characters."""
     return "".join([_PAIRS[number >> shift & 1023] for shift in shifts])

@@ -17,12 +17,13 @@ from base.problems.wallet import INVALID_AMOUNT
 
 #: Micros in one major unit of any currency (a dollar, a yen, a dinar).
 MICROS_PER_UNIT = 1_000_000
-#: The largest amount of one operation, in micros; the database checks the same.
+#: The largest amount of one operation, in micros. The database enforces the same limit.
 AMOUNT_MICROS_MAX = 10**15
 #: A decimal text longer than this is not an amount of money.
 _TEXT_LENGTH_MAX = 32
-#: Enough digits for any such text in micros. The default of 28 digits would round the longest.
-_EXACT = Context(prec=2 * _TEXT_LENGTH_MAX)
+#: Decimal arithmetic with enough digits for any accepted text in micros. The default of 28 digits
+#: would round the longest texts.
+_EXACT_CONTEXT = Context(prec=2 * _TEXT_LENGTH_MAX)
 
 
 class InvalidAmount(Refused):
@@ -56,7 +57,7 @@ def micros_from_minor(minor: int, exponent: int, step: int = 1) -> int:
     """
     if type(minor) is not int:
         raise InvalidAmount(f"minor units are an int, not {type(minor).__name__}")
-    micros: int = _bounded(minor * 10 ** (6 - exponent))
+    micros: int = _check_bounds(minor * 10 ** (6 - exponent))
     if minor % step:
         raise InvalidAmount(f"{minor} minor units are not a multiple of {step}")
     return micros
@@ -71,8 +72,8 @@ def minor_from_micros(micros: int, exponent: int, step: int = 1) -> int:
     if type(micros) is not int:
         raise InvalidAmount(f"micros are an int, not {type(micros).__name__}")
     scale: int = 10 ** (6 - exponent)
-    minor, finer = divmod(_bounded(micros), scale)
-    if finer:
+    minor, remainder = divmod(_check_bounds(micros), scale)
+    if remainder:
         raise InvalidAmount(f"{micros} micros have more than {exponent} decimals")
     if minor % step:
         raise InvalidAmount(f"{minor} minor units are not a multiple of {step}")
@@ -89,18 +90,18 @@ def micros_from_text(text: str, exponent: int = 6) -> int:
     """
     if not isinstance(text, str) or not 0 < len(text) <= _TEXT_LENGTH_MAX or not text.isascii():
         raise InvalidAmount("not a decimal text")
-    body = text[1:] if text[0] in "+-" else text
-    if not body.replace(".", "", 1).isdigit():
+    digits = text[1:] if text[0] in "+-" else text
+    if not digits.replace(".", "", 1).isdigit():
         raise InvalidAmount(f"{text!r} is not a plain decimal")
     try:
         value = Decimal(text)
     except InvalidOperation:
         raise InvalidAmount(f"{text!r} is not a plain decimal") from None
-    scaled = _EXACT.multiply(value, Decimal(MICROS_PER_UNIT))
+    scaled = _EXACT_CONTEXT.multiply(value, Decimal(MICROS_PER_UNIT))
     step = Decimal(10 ** (6 - exponent))
-    if _EXACT.remainder(scaled, step):
+    if _EXACT_CONTEXT.remainder(scaled, step):
         raise InvalidAmount(f"{text!r} has more than {exponent} decimals")
-    return _bounded(int(scaled))
+    return _check_bounds(int(scaled))
 
 
 def text_from_micros(micros: int, currency: str) -> str:
@@ -109,8 +110,8 @@ def text_from_micros(micros: int, currency: str) -> str:
     Nothing is rounded. Decimals beyond the currency's own are shown if they are not zero.
     """
     sign = "-" if micros < 0 else ""
-    units, rest = divmod(abs(micros), MICROS_PER_UNIT)
-    decimals = f"{rest:06d}".rstrip("0").ljust(exponent_of(currency), "0")
+    units, fraction = divmod(abs(micros), MICROS_PER_UNIT)
+    decimals = f"{fraction:06d}".rstrip("0").ljust(exponent_of(currency), "0")
     return f"{sign}{units}.{decimals}" if decimals else f"{sign}{units}"
 
 
@@ -128,7 +129,7 @@ class Amount:
 
     def __post_init__(self) -> None:
         exponent_of(self.currency)
-        object.__setattr__(self, "micros", _whole(self.micros))
+        object.__setattr__(self, "micros", _whole_micros(self.micros))
 
     @classmethod
     def from_text(cls, text: str, currency: str) -> Self:
@@ -142,9 +143,9 @@ class Amount:
         return f"{text_from_micros(self.micros, self.currency)} {self.currency}"
 
 
-def _whole(micros: object) -> int:
+def _whole_micros(micros: object) -> int:
     if type(micros) is int:
-        return _bounded(micros)
+        return _check_bounds(micros)
     if isinstance(micros, Decimal) and micros.is_finite():
         # The bound is checked before the conversion, because a large exponent would make an
         # enormous int.
@@ -155,7 +156,8 @@ def _whole(micros: object) -> int:
     raise InvalidAmount(f"micros are a whole number, not this {type(micros).__name__}")
 
 
-def _bounded(micros: int) -> int:
+def _check_bounds(micros: int) -> int:
+    """Return the micros unchanged. Raises: InvalidAmount if they are out of bounds."""
     if abs(micros) > AMOUNT_MICROS_MAX:
         raise InvalidAmount("out of bounds")
     return micros

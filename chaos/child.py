@@ -1,7 +1,7 @@
 """A child process that answers orders: one line of JSON in, one line of JSON out.
 
-The child ends when its standard input is closed. So it never outlives the driver, even if the
-driver is killed.
+The child ends when its standard input is closed. The child therefore never outlives the
+driver, even if the driver is killed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Message = dict[str, Any]
 
 
 class ChildEnded(Exception):
-    """A child process ended, or gave no answer, so the run proves nothing."""
+    """A child process ended or did not answer an order. The run then proves nothing."""
 
 
 class Child:
@@ -33,7 +33,7 @@ class Child:
     def __init__(self, module: str, env: Mapping[str, str], log: Path) -> None:
         self._module = module
         # Two threads use the proxy: the driver's main thread and the thread that ends faults.
-        self._asking = threading.Lock()
+        self._exchange_lock = threading.Lock()
         with log.open("ab") as errors:
             # In its own session, the child does not receive Ctrl-C. The driver receives it and
             # stops the child in order.
@@ -50,7 +50,7 @@ class Child:
 
     def ask(self, **order: Any) -> Message:
         """Send one order and wait for its answer. Raises: ChildEnded."""
-        with self._asking:
+        with self._exchange_lock:
             line = self._exchange(json.dumps(order) + "\n")
         if not line:
             raise ChildEnded(f"{self._module} ended: see {self._log}")

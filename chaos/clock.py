@@ -1,4 +1,4 @@
-"""PostgreSQL's clock, which a run steps: libfaketime reads the offset from a file.
+"""PostgreSQL's clock, which a run steps: libfaketime reads its offset from a file.
 
 Only wall-clock time steps. Waits that use the monotonic clock are not affected. If the library is
 missing, the clock is not stepped and the run reports that.
@@ -14,7 +14,7 @@ from pathlib import Path
 #: architecture.
 _LIBRARIES = "/usr/lib/*/faketime/libfaketime.so.1"
 #: Seconds after which every process of the server has read a new offset.
-SEEN_SECONDS = 2.1
+STEP_SEEN_SECONDS = 2.1
 
 
 class DatabaseClock:
@@ -23,12 +23,14 @@ class DatabaseClock:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.offset_seconds = 0
-        #: Monotonic times, in seconds, of each step forward and of each return from a step back.
+        #: Monotonic times, in seconds, of each step forward, also of a return from a step back.
         self.forward_at: list[float] = []
-        found = sorted(Path("/").glob(_LIBRARIES[1:])) if sys.platform == "linux" else []
-        self._library = found[0] if found else None
+        libraries = sorted(Path("/").glob(_LIBRARIES[1:])) if sys.platform == "linux" else []
+        self._library = libraries[0] if libraries else None
         #: Why the clock cannot be stepped; empty if it can.
-        self.missing = "" if found else "libfaketime is not installed (Debian's package faketime)"
+        self.missing = (
+            "" if libraries else "libfaketime is not installed (Debian's package faketime)"
+        )
 
     @property
     def can_step(self) -> bool:
@@ -57,8 +59,8 @@ class DatabaseClock:
         if offset_seconds > self.offset_seconds:
             self.forward_at.append(time.monotonic())
         # A rename replaces the file, so that PostgreSQL never reads a partly written one.
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{offset_seconds:+d}\n")
-        fresh.chmod(0o644)
-        fresh.rename(self._file)
+        new_file = self._file.with_suffix(".new")
+        new_file.write_text(f"{offset_seconds:+d}\n")
+        new_file.chmod(0o644)
+        new_file.rename(self._file)
         self.offset_seconds = offset_seconds

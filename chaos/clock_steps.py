@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from random import Random
 
-from chaos.clock import SEEN_SECONDS
+from chaos.clock import STEP_SEEN_SECONDS
 from chaos.done import Act, Done
 from chaos.system import System
 
@@ -30,7 +30,7 @@ def step_clock(seconds: tuple[int, int], *, at_once: bool = False) -> Act:
                 return
             with system.postgres.paused():
                 system.clock.step(offset_seconds)
-                time.sleep(SEEN_SECONDS)
+                time.sleep(STEP_SEEN_SECONDS)
 
         set_clock(step)
         text = f"PostgreSQL's clock steps by {step:+d} s, and back after {lasts:.1f} s"

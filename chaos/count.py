@@ -18,50 +18,59 @@ from chaos.phone_count import phones
 from chaos.predial_count import predial
 from domain.wallet.audit.verification import verify_ledger
 
-#: Vapi messages about a call's life. Their event ID starts with the call's ID, a colon and this
-#: type.
-_KEPT_TYPES = ("status-update", "end-of-call-report")
+#: Types of Vapi messages that the inbox must store. Their event ID starts with the call's ID, a
+#: colon and this type.
+_STORED_MESSAGE_TYPES = ("status-update", "end-of-call-report")
 
 
 def count_problems(facts: Facts) -> list[Problem]:
-    """Compare everything and return the problems."""
-    # These checks add up what each wallet should contain. The wallets are compared after them.
-    reckoned = (_debits, _payments, _holds, phones, outgoing)
-    checks = (*reckoned, overlong, predial, _webhooks, _jobs, _wallets, _ledgers, entitlements)
+    """Run every check of the count and return the problems."""
+    # These checks compute the amount that each wallet should contain. `_compare_wallets` follows.
+    money_checks = (_compare_debits, _compare_payments, _compare_holds, phones, outgoing)
+    checks = (
+        *money_checks,
+        overlong,
+        predial,
+        _compare_webhooks,
+        _check_jobs,
+        _compare_wallets,
+        _verify_ledger,
+        entitlements,
+    )
     return [problem for check in checks for problem in check(facts)]
 
 
 # -- entries and holds --------------------------------------------------------------------------
 
 
-def _debits(facts: Facts) -> Iterator[Problem]:
-    written: dict[Name, list[int]] = {}
+def _compare_debits(facts: Facts) -> Iterator[Problem]:
+    amounts_by_debit: dict[Name, list[int]] = {}
     for organization_id, key, micros in facts.rows(
         "SELECT organization_id, operation_key, amount_micros FROM wallet_entries"
         " WHERE kind = 'debit'"
     ):
-        written.setdefault((organization_id, key), []).append(micros)
+        amounts_by_debit.setdefault((organization_id, key), []).append(micros)
     for name, request in facts.recorded.of("debit").items():
-        found = written.pop(name, [])
+        amounts = amounts_by_debit.pop(name, [])
         if request.outcome == "OK":
             facts.add(name[0], -request.micros)
         elif request.outcome is None:
             yield Problem(
                 "lost", f"debit {name}: never answered, {request.unsure} times asked", name
             )
-        if request.outcome == "OK" and not found:
+        if request.outcome == "OK" and not amounts:
             yield Problem("lost", f"debit {name}: answered OK, no entry", name)
-        elif len(found) > (request.outcome == "OK"):
-            text = f"debit {name}: answered {request.outcome}, entries {found}"
+        elif len(amounts) > (request.outcome == "OK"):
+            text = f"debit {name}: answered {request.outcome}, entries {amounts}"
             yield Problem("doubled", text, name)
-        elif found and found != [request.micros]:
-            text = f"debit {name}: asked for {request.micros}, entry of {found[0]}"
+        elif amounts and amounts != [request.micros]:
+            text = f"debit {name}: asked for {request.micros}, entry of {amounts[0]}"
             yield Problem("drift", text, name)
-    for name, found in written.items():
-        yield Problem("doubled", f"debit {name}: entries {found} without a request", name)
+    for name, amounts in amounts_by_debit.items():
+        yield Problem("doubled", f"debit {name}: entries {amounts} without a request", name)
 
 
-def _payments(facts: Facts) -> Iterator[Problem]:
+def _compare_payments(facts: Facts) -> Iterator[Problem]:
     moved: Counter[str] = Counter()
     for capture_id, micros in facts.rows(
         "SELECT split_part(operation_key, ':', 4), sum(CASE direction WHEN 'credit'"
@@ -95,7 +104,7 @@ def _payments(facts: Facts) -> Iterator[Problem]:
         yield Problem("doubled", text, (capture_id,))
 
 
-def _holds(facts: Facts) -> Iterator[Problem]:
+def _compare_holds(facts: Facts) -> Iterator[Problem]:
     rows = {
         (row[0], row[1]): row[2:]
         for row in facts.rows(
@@ -134,31 +143,31 @@ def _holds(facts: Facts) -> Iterator[Problem]:
 # -- webhooks and jobs --------------------------------------------------------------------------
 
 
-def _webhooks(facts: Facts) -> Iterator[Problem]:
-    kept: dict[str, str | None] = dict(
+def _compare_webhooks(facts: Facts) -> Iterator[Problem]:
+    outcomes: dict[str, str | None] = dict(
         facts.rows(
             "SELECT external_id, CASE WHEN handled_at IS NOT NULL THEN outcome END FROM inbox"
         )
     )
     for (organization_id, event_id), request in facts.recorded.of("webhook").items():
-        named_so = f"webhook {event_id} of {organization_id}"
+        label = f"webhook {event_id} of {organization_id}"
         if request.outcome != "OK":
-            yield Problem("lost", f"{named_so}: never accepted", (event_id,))
-        elif event_id not in kept:
-            yield Problem("lost", f"{named_so}: accepted, not stored", (event_id,))
-        elif kept[event_id] != "handled":
-            yield Problem("lost", f"{named_so}: {kept[event_id]}", (event_id,))
-    named = {tuple(event_id.split(":")[:2]) for event_id in kept}
+            yield Problem("lost", f"{label}: never accepted", (event_id,))
+        elif event_id not in outcomes:
+            yield Problem("lost", f"{label}: accepted, not stored", (event_id,))
+        elif outcomes[event_id] != "handled":
+            yield Problem("lost", f"{label}: {outcomes[event_id]}", (event_id,))
+    stored_messages = {tuple(event_id.split(":")[:2]) for event_id in outcomes}
     for call_id, kind in sorted(facts.accepted):
-        if kind in _KEPT_TYPES and (call_id, kind) not in named:
+        if kind in _STORED_MESSAGE_TYPES and (call_id, kind) not in stored_messages:
             text = f"webhook {kind} of {call_id}: accepted, not stored"
             yield Problem("lost", text, (call_id,))
     for event_id in sorted(
-        kept.keys() - {event_id for _, event_id in facts.recorded.of("webhook")}
+        outcomes.keys() - {event_id for _, event_id in facts.recorded.of("webhook")}
     ):
         # The journal lacks webhooks that the sandbox sent itself. Many of those concern no
         # organization.
-        if kept[event_id] is None:
+        if outcomes[event_id] is None:
             yield Problem("lost", f"webhook {event_id}: stored, not handled", (event_id,))
     for event_id, times in facts.rows(
         "SELECT kwargs ->> 'event_id', count(*) FROM jobs WHERE name = 'process_event'"
@@ -167,7 +176,7 @@ def _webhooks(facts: Facts) -> Iterator[Problem]:
         yield Problem("doubled", f"webhook {event_id}: {times} jobs", (event_id,))
 
 
-def _jobs(facts: Facts) -> Iterator[Problem]:
+def _check_jobs(facts: Facts) -> Iterator[Problem]:
     for job_id, name, state, error in facts.rows(
         "SELECT id, name, CASE WHEN dead_at IS NOT NULL THEN 'dead' WHEN ring_at IS NOT NULL"
         " THEN 'waiting' ELSE outcome END, last_error FROM jobs"
@@ -180,32 +189,32 @@ def _jobs(facts: Facts) -> Iterator[Problem]:
 # -- wallets --------------------------------------------------------------------------------------
 
 
-def _wallets(facts: Facts) -> Iterator[Problem]:
-    for organization_id, balance, held, owed, sum_of, entries, newest in facts.rows(
+def _compare_wallets(facts: Facts) -> Iterator[Problem]:
+    for organization_id, balance, held, owed, entries_sum, entries, newest in facts.rows(
         "SELECT w.organization_id, w.balance_micros, w.held_micros, w.owed_micros, e.sum, e.count,"
         " w.entry_no FROM wallets w CROSS JOIN LATERAL (SELECT count(*), sum("
         " CASE direction WHEN 'credit' THEN amount_micros WHEN 'debit' THEN -amount_micros ELSE 0"
         " END)::bigint FROM wallet_entries x WHERE x.organization_id = w.organization_id) e"
     ):
         expected = facts.expected.get(organization_id, 0)
-        wanted = (max(expected, 0), 0, max(-expected, 0))
-        if (balance, held, owed) != wanted:
+        expected_figures = (max(expected, 0), 0, max(-expected, 0))
+        if (balance, held, owed) != expected_figures:
             yield Problem(
                 "drift",
                 f"wallet {organization_id}: balance, held, owed are {(balance, held, owed)},"
-                f" should be {wanted}",
+                f" should be {expected_figures}",
                 (organization_id,),
             )
-        if sum_of != balance or entries != newest + 1:
+        if entries_sum != balance or entries != newest + 1:
             yield Problem(
                 "drift",
-                f"wallet {organization_id}: {entries} entries come to {sum_of}, the wallet says"
-                f" entry {newest} and {balance}",
+                f"wallet {organization_id}: {entries} entries come to {entries_sum}, the wallet"
+                f" says entry {newest} and {balance}",
                 (organization_id,),
             )
 
 
-def _ledgers(facts: Facts) -> Iterator[Problem]:
+def _verify_ledger(facts: Facts) -> Iterator[Problem]:
     for finding in verify_ledger(facts.database.run):
         yield Problem("drift", f"chain: {finding}")
 

@@ -17,8 +17,9 @@ from domain.calls.settings import Terms, set_terms
 from domain.jobs.staging import stage
 from domain.jobs.types import REFRESH_PAYMENT, REFRESH_SUBSCRIPTION
 
-#: What calls cost and how they are metered. Calls last seconds, because the faults do.
+#: The operator of every setting that the run makes.
 DRILL = Operator("chaos", "a drill")
+#: The price of calls and how they are metered. Calls last seconds, because the faults do.
 CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)
 CALL_TERMS = Terms(step_seconds=6, margin_seconds=3, warn_before_seconds=4, max_duration_seconds=20)
 #: Settings for calls that ignore their maximum duration: the shortest maximum that is allowed, and
@@ -83,8 +84,8 @@ def make_campaigner(system: System, number: int) -> Customer:
 
 def pay(system: System, customer: Customer, dollars: str) -> None:
     """Make a payment at the sandbox's PayPal and stage the job that reads it."""
-    asked = {"organization_id": customer.organization_id, "value": dollars, "deliver": False}
-    external_id = system.control("POST", "/paypal/captures", asked)["id"]
+    order = {"organization_id": customer.organization_id, "value": dollars, "deliver": False}
+    external_id = system.control("POST", "/paypal/captures", order)["id"]
     system.do(
         lambda session, _: stage(
             session,
@@ -134,7 +135,7 @@ def _make_customer(system: System, number: int, *, poor: bool) -> Customer:
             organizations.create_campaign(session, brand_id, name=name, now=now)
             for name in ("automatic", "manual")
         ]
-        _open_phone(session, organization_id, number_id, assistant_id, now=now)
+        _set_up_calls(session, organization_id, number_id, assistant_id, now=now)
         for campaign_id in campaign_ids:
             operator_actions.start_campaign(session, campaign_id, now)
         operator_actions.pause_campaign(session, campaign_ids[1], now)
@@ -143,7 +144,7 @@ def _make_customer(system: System, number: int, *, poor: bool) -> Customer:
     return system.do(work)
 
 
-def _open_phone(
+def _set_up_calls(
     session: Session,
     organization_id: str,
     number_id: str,

@@ -33,7 +33,8 @@ class PendingEvent:
     event_id: str
     copies: int
     repeated: bool
-    due: float
+    #: Monotonic time of the next delivery, in seconds.
+    due_at: float
     accepted: bool = False
 
 
@@ -45,7 +46,7 @@ class DeliveryQueue:
     journal: Journal
     pending: list[PendingEvent] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    on_the_way: int = 0
+    in_delivery: int = 0
     queued: int = 0
     sent_twice: int = 0
     late: int = 0
@@ -55,8 +56,8 @@ class DeliveryQueue:
     def producing(self, work: Callable[[], None]) -> Callable[[], None]:
         """Wrap a thread's work that produces events, so that senders wait for its end.
 
-        A stopping thread still produces the events of what it has begun. If the senders ended
-        before that, its last event was never sent and was counted as lost.
+        A stopping thread still produces the events of a change that it has begun. If the senders
+        ended earlier, its last event would never be sent, and would count as lost.
         """
         with self.lock:
             self.producers += 1
@@ -98,26 +99,26 @@ class DeliveryQueue:
             )
 
     def take(self) -> PendingEvent | None:
-        """Take an event that is due, not the oldest first; None if none is due."""
+        """Take an event from the middle of those that are due; None if none is due."""
         with self.lock:
-            due = [one for one in self.pending if one.due <= time.monotonic()]
+            due = [event for event in self.pending if event.due_at <= time.monotonic()]
             if not due:
                 return None
             event = due[len(due) // 2]
             self.pending.remove(event)
-            self.on_the_way += 1
+            self.in_delivery += 1
             return event
 
     def give_back(self, event: PendingEvent | None, seconds: float) -> None:
-        """Queue an event again after some seconds; None if it has been delivered."""
+        """Return a taken event to the queue after some seconds; None if it needs no more."""
         with self.lock:
-            self.on_the_way -= 1
+            self.in_delivery -= 1
             if event is not None:
-                event.due = time.monotonic() + seconds
+                event.due_at = time.monotonic() + seconds
                 self.pending.append(event)
 
     @property
     def is_over(self) -> bool:
         """Whether all events have been delivered and no more can follow."""
         with self.lock:
-            return not self.pending and not self.on_the_way and not self.producers
+            return not self.pending and not self.in_delivery and not self.producers

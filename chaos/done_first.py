@@ -1,4 +1,4 @@
-"""A worker with a wrong order: it commits a job as done before the job's effect.
+"""A worker that works in the wrong order: it commits a job as done, then runs it.
 
 Only the sabotage done-first starts it, in place of `local.worker`.
 """
@@ -21,13 +21,13 @@ log = get_logger(__name__)
 
 
 class DoneFirst(Executor):
-    """Finishes and commits the job, and only then runs its actor.
+    """An executor that finishes and commits the job, and only then runs its actor.
 
     If the actor fails, the job is not repeated.
     """
 
     def execute(self, job_id: str) -> str:
-        """Run the job in the wrong order: finish first, act second."""
+        """Finish the job first, and run its actor second."""
 
         def finish(session: Session) -> Claim | None:
             claim = jobs.claim(session, job_id, worker=self.worker, lease_seconds=0)
@@ -39,13 +39,13 @@ class DoneFirst(Executor):
             claim = self.database.run(finish)
             if claim is None:
                 return "taken"
-            self._act(claim)
+            self._run_actor(claim)
         except Exception as error:
             log.warning("job_failed_after_done", error=repr(error))
             return "unknown"
         return "done"
 
-    def _act(self, claim: Claim) -> None:
+    def _run_actor(self, claim: Claim) -> None:
         actor = self.actors[claim.name]
         if JOB_TYPES[claim.name].calls_provider:
             actor(self._run_for(claim), **claim.kwargs)

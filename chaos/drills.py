@@ -1,8 +1,8 @@
 """Drills: closing events arrive while Valkey or one safety worker fails.
 
 A closing event takes away an organization's entitlement. The fault stays active until every wallet
-is frozen or the time limit passes. So a freeze that needs the broken part never happens, and the
-drill counts it as lost. No other fault begins meanwhile; faults that already run go on.
+is frozen or the time limit passes. A freeze that needs the broken part then never happens, and the
+drill counts it as lost. No other fault begins meanwhile, but faults that already run continue.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from chaos.system import WORKERS, System
 #: just killed is still starting, and PostgreSQL may be stalled for 7 s.
 FROZEN_WITHIN_SECONDS = 60.0
 #: Seconds in which an ingress must accept the event. If none does, the drill skips that customer.
-_TAKEN_WITHIN_SECONDS = 20.0
-#: Seconds for which an event that opens again is sent. It outlasts the faults of any run.
-_SENT_SECONDS = 900.0
+_ACCEPTED_WITHIN_SECONDS = 20.0
+#: Seconds for which an event that restores an entitlement is repeated. They outlast any fault.
+_REOPENING_SECONDS = 900.0
 #: Seconds from the freeze to the event that restores the entitlement, because PayPal reports times
 #: in whole seconds.
-_APART_SECONDS = 1.5
-_SAFETY = tuple(name for name, (queues, _) in WORKERS.items() if "safety" in queues)
-_FROZEN = text(
+_REOPEN_DELAY_SECONDS = 1.5
+_SAFETY_WORKERS = tuple(name for name, (queues, _) in WORKERS.items() if "safety" in queues)
+_SELECT_FROZEN = text(
     "SELECT organization_id FROM wallet_freezes WHERE lifted_at IS NULL"
     " AND reason = 'subscription_inactive' AND organization_id = ANY (:ids)"
 )
 
-#: Breaks a part of the system while its block runs, and yields a description.
+#: A context manager that breaks a part of the system while its block runs. It yields a description.
 Breaks = Callable[[System, Random], AbstractContextManager[str]]
 
 
 @dataclass(frozen=True)
-class _Closing:
+class _AcceptedClosing:
     """A closing event that was answered 2xx, and the time of that response."""
 
     customer: Customer
@@ -65,22 +65,26 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
     """
 
     def act(system: System, chance: Random) -> Done:
-        customers = _open(system)
-        if not customers or not _safety_workers(system):
+        customers = _list_unfrozen(system)
+        if not customers or not _running_safety_workers(system):
             return Done("no safety worker, or no customer to close", struck=False)
         with breaks(system, chance) as text:
-            closings = [one for one in (_close(system, each) for each in customers) if one]
+            closings = [
+                closing
+                for closing in (_send_closing_event(system, customer) for customer in customers)
+                if closing
+            ]
             late, seconds = _wait_until_frozen(system, closings, text, within_seconds)
-        shown = f"{', '.join(f'{one:.1f}' for one in seconds) or 'none'} s"
+        result = f"{', '.join(f'{one:.1f}' for one in seconds) or 'none'} s"
         if late and load_of_each_core() > OVERLOADED:
-            shown += f"; {len(late)} are late, and not counted: the machine is overloaded"
+            result += f"; {len(late)} are late, and not counted: the machine is overloaded"
             late = []
         # Restore every customer, also one whose event no ingress accepted: PayPal's sandbox has
         # already suspended that subscription.
         return Done(
-            f"{text}; {len(closings)} closing events, frozen after {shown}",
-            _APART_SECONDS,
-            partial(_open_again, system, customers),
+            f"{text}; {len(closings)} closing events, frozen after {result}",
+            _REOPEN_DELAY_SECONDS,
+            partial(_restore, system, customers),
             struck=bool(closings),
             problems=tuple(late),
             closed_seconds=tuple(seconds),
@@ -89,73 +93,75 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
     return act
 
 
-def _open(system: System) -> list[Customer]:
+def _list_unfrozen(system: System) -> list[Customer]:
     """List the drill customers that are not frozen.
 
     If the database does not answer, the list is empty.
     """
-    frozen = _frozen(system, [one.organization_id for one in system.drilled])
+    frozen = _read_frozen(system, [one.organization_id for one in system.drilled])
     if frozen is None:
         return []
     return [one for one in system.drilled if one.organization_id not in frozen]
 
 
-def _frozen(system: System, organization_ids: list[str]) -> set[str] | None:
+def _read_frozen(system: System, organization_ids: list[str]) -> set[str] | None:
     try:
         return system.do(
-            lambda session, _: set(session.scalars(_FROZEN, {"ids": organization_ids}))
+            lambda session, _: set(session.scalars(_SELECT_FROZEN, {"ids": organization_ids}))
         )
     except (NotYet, OutcomeUnknown):
         return None
 
 
-def _safety_workers(system: System) -> list[str]:
+def _running_safety_workers(system: System) -> list[str]:
     """List the safety workers that run and are not stopped."""
     pids = {
-        name: system.supervisor.pid(name) for name in _SAFETY if name in system.supervisor.names()
+        name: system.supervisor.pid(name)
+        for name in _SAFETY_WORKERS
+        if name in system.supervisor.names()
     }
     return [name for name, pid in pids.items() if pid is not None and not is_stopped(pid)]
 
 
-def _close(system: System, customer: Customer) -> _Closing | None:
-    event_id = _event(system, "BILLING.SUBSCRIPTION.SUSPENDED", customer)
-    taken = _deliver(system, event_id, _TAKEN_WITHIN_SECONDS)
-    return _Closing(customer, event_id, time.monotonic()) if taken else None
+def _send_closing_event(system: System, customer: Customer) -> _AcceptedClosing | None:
+    event_id = _make_event(system, "BILLING.SUBSCRIPTION.SUSPENDED", customer)
+    accepted = _deliver(system, event_id, _ACCEPTED_WITHIN_SECONDS)
+    return _AcceptedClosing(customer, event_id, time.monotonic()) if accepted else None
 
 
-def _event(system: System, event_type: str, customer: Customer) -> str:
+def _make_event(system: System, event_type: str, customer: Customer) -> str:
     order = {
         "event_type": event_type,
         "resource_id": customer.subscription_id,
         "deliver": False,
     }
-    (made,) = system.control("POST", "/paypal/events", order)
-    event_id: str = made["event_id"]
+    (event,) = system.control("POST", "/paypal/events", order)
+    event_id: str = event["event_id"]
     return event_id
 
 
 def _deliver(system: System, event_id: str, limit_seconds: float) -> bool:
     """Send an event until an ingress answers 2xx or the limit passes."""
 
-    def is_taken() -> bool:
+    def is_accepted() -> bool:
         order = {"copies": 1, "retry": False}
         with contextlib.suppress(httpx.HTTPError):
-            sent = system.control("POST", f"/paypal/events/{event_id}/redeliver", order)
-            return any(200 <= (one["status_code"] or 0) < 300 for one in sent)
+            deliveries = system.control("POST", f"/paypal/events/{event_id}/redeliver", order)
+            return any(200 <= (delivery["status_code"] or 0) < 300 for delivery in deliveries)
         return False
 
-    return wait_until(is_taken, limit_seconds=limit_seconds, every_seconds=0.3)
+    return wait_until(is_accepted, limit_seconds=limit_seconds, every_seconds=0.3)
 
 
 def _wait_until_frozen(
-    system: System, closings: list[_Closing], text: str, within_seconds: float
+    system: System, closings: list[_AcceptedClosing], text: str, within_seconds: float
 ) -> tuple[list[Problem], list[float]]:
     """Return the wallets not frozen in time, and the seconds that the others took."""
     seconds: list[float] = []
     waiting = {one.customer.organization_id: one for one in closings}
     end = time.monotonic() + within_seconds
     while waiting and time.monotonic() < end:
-        for organization_id in _frozen(system, list(waiting)) or ():
+        for organization_id in _read_frozen(system, list(waiting)) or ():
             seconds.append(time.monotonic() - waiting.pop(organization_id).at)
         time.sleep(0.05)
     late = [
@@ -170,15 +176,17 @@ def _wait_until_frozen(
     return late, seconds
 
 
-def _open_again(system: System, customers: list[Customer]) -> None:
-    """Send an event that opens each customer again until an ingress accepts it."""
-    events = [_event(system, "BILLING.SUBSCRIPTION.ACTIVATED", one) for one in customers]
+def _restore(system: System, customers: list[Customer]) -> None:
+    """Restore the entitlements: repeat each event until an ingress accepts it."""
+    events = [
+        _make_event(system, "BILLING.SUBSCRIPTION.ACTIVATED", customer) for customer in customers
+    ]
     for event_id in events:
-        if not _deliver(system, event_id, _SENT_SECONDS):
-            raise RuntimeError(f"no ingress accepted {event_id} within {_SENT_SECONDS:g} s")
+        if not _deliver(system, event_id, _REOPENING_SECONDS):
+            raise RuntimeError(f"no ingress accepted {event_id} within {_REOPENING_SECONDS:g} s")
 
 
-# -- what is broken -----------------------------------------------------------------------------
+# -- ways to break a part -----------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -204,7 +212,7 @@ def valkey_hung(system: System, _: Random) -> Iterator[str]:
 @contextlib.contextmanager
 def safety_worker_stopped(system: System, chance: Random) -> Iterator[str]:
     """Stop one safety worker, together with the jobs it has already fetched."""
-    running = _safety_workers(system)
+    running = _running_safety_workers(system)
     pid = system.supervisor.pid(chance.choice(running)) if len(running) > 1 else None
     name = next((one for one in running if system.supervisor.pid(one) == pid), "")
     if name:

@@ -1,4 +1,4 @@
-"""Writes what a run found wrong, with everything that names it.
+"""Write a run's problems to a file, each with every line that names it.
 
 The sources are read while no process runs any more. For each problem they are the journal's lines,
 the database's rows, the providers' data and the processes' log lines that contain its IDs.
@@ -25,9 +25,9 @@ from db.address import driver_url
 #: that is larger. The file lists all problems.
 _PROBLEMS_MAX = 20
 #: Number of lines or rows of one source that are kept for one problem. The last ones are kept.
-_KEPT_MAX = 60
+_LINES_MAX = 60
 #: Number of characters of one line that are kept.
-_LINE_MAX = 2_000
+_LINE_LENGTH_MAX = 2_000
 #: Sandbox data to collect: the name of the source and its path in the control API.
 _PROVIDERS = {
     "captures": "/paypal/captures",
@@ -36,7 +36,7 @@ _PROVIDERS = {
     "deliveries": "/deliveries",
 }
 #: All tables of the product.
-_TABLES = (
+_SELECT_TABLES = (
     "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
     " AND tablename <> 'alembic_version' ORDER BY 1"
 )
@@ -44,8 +44,10 @@ _TABLES = (
 
 def evidence_path(seed: int) -> Path:
     """Return a new file name in the system's temporary folder for one run's evidence."""
-    at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    return Path(tempfile.gettempdir()) / f"holdfast-chaos-seed-{seed}-{at}-{os.getpid()}.json"
+    timestamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return (
+        Path(tempfile.gettempdir()) / f"holdfast-chaos-seed-{seed}-{timestamp}-{os.getpid()}.json"
+    )
 
 
 def write_evidence(system: System, report: Report, path: Path) -> None:
@@ -56,57 +58,63 @@ def write_evidence(system: System, report: Report, path: Path) -> None:
     chosen = [
         problem for kind in KINDS for problem in pick_examples(report.problems, kind, _PROBLEMS_MAX)
     ]
-    sources = _sources(system, sorted({id_ for problem in chosen for id_ in problem.ids}))
-    found = [
+    sources = _collect_sources(system, sorted({id_ for problem in chosen for id_ in problem.ids}))
+    explained = [
         {
             **problem._asdict(),
             "evidence": {
                 name: kept
                 for name, lines in sources.items()
-                if (kept := [line for line in lines if _names(line, problem.ids)][-_KEPT_MAX:])
+                if (
+                    kept := [line for line in lines if _contains_all(line, problem.ids)][
+                        -_LINES_MAX:
+                    ]
+                )
             },
         }
         for problem in chosen
     ]
-    content = report.to_dict() | {"log": report.lines, "explained": found}
+    content = report.to_dict() | {"log": report.lines, "explained": explained}
     path.touch(0o600)
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _names(line: str, ids: Iterable[str]) -> bool:
+def _contains_all(line: str, ids: Iterable[str]) -> bool:
     """Return whether a line contains every ID. A problem without IDs has no evidence."""
     return bool(ids) and all(id_ in line for id_ in ids)
 
 
-def _sources(system: System, ids: list[str]) -> dict[str, list[str]]:
+def _collect_sources(system: System, ids: list[str]) -> dict[str, list[str]]:
     """Return, for each source, the lines that contain any of the IDs."""
-    sources = {"journal": _of_file(system.journal, ids)}
+    sources = {"journal": _file_lines(system.journal, ids)}
     for log in sorted(system.logs.glob("*.log")):
-        sources[f"log {log.stem}"] = _of_file(log, ids)
+        sources[f"log {log.stem}"] = _file_lines(log, ids)
     for name, path in _PROVIDERS.items():
         lines = (json.dumps(one) for one in system.control("GET", path))
-        sources[f"provider {name}"] = _of_lines(lines, ids)
-    return sources | dict(_of_tables(system.owner_url, ids))
+        sources[f"provider {name}"] = _matching_lines(lines, ids)
+    return sources | dict(_table_rows(system.owner_url, ids))
 
 
-def _of_tables(owner_url: str, ids: list[str]) -> Iterator[tuple[str, list[str]]]:
+def _table_rows(owner_url: str, ids: list[str]) -> Iterator[tuple[str, list[str]]]:
     patterns = [f"%{id_.replace('%', '').replace('_', chr(92) + '_')}%" for id_ in ids]
     with psycopg.connect(driver_url(owner_url), autocommit=True) as owner:
-        for (table,) in owner.execute(_TABLES).fetchall():
+        for (table,) in owner.execute(_SELECT_TABLES).fetchall():
             query = sql.SQL(
                 "SELECT row_to_json(t)::text FROM {} t WHERE row_to_json(t)::text LIKE ANY (%s)"
                 " LIMIT 1000"
             ).format(sql.Identifier(table))
             rows = owner.execute(query, (patterns,)).fetchall()
-            yield f"table {table}", [row[:_LINE_MAX] for (row,) in rows]
+            yield f"table {table}", [row[:_LINE_LENGTH_MAX] for (row,) in rows]
 
 
-def _of_file(path: Path, ids: list[str]) -> list[str]:
+def _file_lines(path: Path, ids: list[str]) -> list[str]:
     if not path.exists():
         return []
     with path.open(errors="replace") as lines:
-        return _of_lines(lines, ids)
+        return _matching_lines(lines, ids)
 
 
-def _of_lines(lines: Iterable[str], ids: list[str]) -> list[str]:
-    return [line.rstrip("\n")[:_LINE_MAX] for line in lines if any(id_ in line for id_ in ids)]
+def _matching_lines(lines: Iterable[str], ids: list[str]) -> list[str]:
+    return [
+        line.rstrip("\n")[:_LINE_LENGTH_MAX] for line in lines if any(id_ in line for id_ in ids)
+    ]

@@ -25,13 +25,13 @@ from db.address import driver_url
 
 #: Seconds from the start to the first fault, and between two faults.
 _FIRST_SECONDS = 2.0
-_EVERY_SECONDS = (1.0, 2.6)
+_FAULT_GAP_SECONDS = (1.0, 2.6)
 #: Seconds for which a worker is frozen so that its lease ends: the longest lease has 35 s.
 _PAST_LEASE_SECONDS = 37.0
 #: Seconds within which a worker must send a request, so that the fault can freeze it.
-_ASKED_WITHIN_SECONDS = 6.0
-#: Kinds that last `_PAST_LEASE_SECONDS`.
-_LONG = ("worker_frozen_past_lease", "worker_frozen_asking", "worker_frozen_changing")
+_REQUEST_WITHIN_SECONDS = 6.0
+#: Kinds of faults that last `_PAST_LEASE_SECONDS`.
+_LONG_KINDS = ("worker_frozen_past_lease", "worker_frozen_asking", "worker_frozen_changing")
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,25 @@ class Planned:
 
 
 def plan(seed: int, seconds: float) -> list[Planned]:
-    """Draw the faults of a run: shuffled rounds that contain every kind."""
+    """Draw the faults of a run, in shuffled rounds that each contain every kind."""
     chance = Random(f"{seed}:faults")  # noqa: S311
     planned: list[Planned] = []
-    kinds = _decks(chance)
+    kinds = _shuffled_kinds(chance)
     at = _FIRST_SECONDS
     while at < seconds:
         kind = next(kinds)
         # A long fault must begin early enough to end while there is still traffic.
-        if kind not in _LONG or at + _PAST_LEASE_SECONDS < seconds:
+        if kind not in _LONG_KINDS or at + _PAST_LEASE_SECONDS < seconds:
             planned.append(Planned(at, kind, f"{seed}:{len(planned)}"))
-            at += chance.uniform(*_EVERY_SECONDS)
+            at += chance.uniform(*_FAULT_GAP_SECONDS)
     return planned
 
 
-def _decks(chance: Random) -> Iterator[str]:
+def _shuffled_kinds(chance: Random) -> Iterator[str]:
     while True:
-        deck = [kind for kind, (_, weight) in KINDS.items() for _ in range(weight)]
-        chance.shuffle(deck)
-        yield from deck
+        kinds = [kind for kind, (_, weight) in KINDS.items() for _ in range(weight)]
+        chance.shuffle(kinds)
+        yield from kinds
 
 
 # -- processes ------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def _kill(*names: str, count: int = 1) -> Act:
 
 def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
     def act(system: System, chance: Random) -> Done:
-        lasts = chance.uniform(*seconds)
+        duration_seconds = chance.uniform(*seconds)
         known = [name for name in names if name in system.supervisor.names()]
         name = chance.choice(known) if known else ""
         pid = system.supervisor.pid(name) if known else None
@@ -97,29 +97,30 @@ def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
             if system.supervisor.pid(name) == pid:
                 system.supervisor.kill(name, signal.SIGCONT)
 
-        return Done(f"SIGSTOP: {name} for {lasts:.1f} s", lasts, undo)
+        return Done(f"SIGSTOP: {name} for {duration_seconds:.1f} s", duration_seconds, undo)
 
     return act
 
 
-def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
+def _freeze_during_request(provider: str, job: str, match: dict[str, str]) -> Act:
     """Freeze a worker during its request, until another worker can take over its job."""
 
     def act(system: System, _: Random) -> Done:
         order = {"provider": provider, "kind": "hold", "match": match, "times": 1}
-        made = system.control("POST", "/faults", order)["id"]
+        fault_id = system.control("POST", "/faults", order)["id"]
         wait_until(
             lambda: any(
-                one["id"] == made and one["held"] for one in system.control("GET", "/faults")
+                fault["id"] == fault_id and fault["held"]
+                for fault in system.control("GET", "/faults")
             ),
-            limit_seconds=_ASKED_WITHIN_SECONDS,
+            limit_seconds=_REQUEST_WITHIN_SECONDS,
         )
-        pid = _claimant(system, job)
+        pid = _newest_claimant_pid(system, job)
         names = [name for name in WORKERS if pid and system.supervisor.pid(name) == pid]
         for name in names:
             system.supervisor.kill(name, signal.SIGSTOP)
-        system.control("POST", f"/faults/{made}/release")
-        system.control("DELETE", f"/faults/{made}")
+        system.control("POST", f"/faults/{fault_id}/release")
+        system.control("DELETE", f"/faults/{fault_id}")
 
         def undo() -> None:
             for name in names:
@@ -137,8 +138,8 @@ def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
     return act
 
 
-def _claimant(system: System, job: str) -> int | None:
-    """Return the process that claimed such a job last and still holds its lease."""
+def _newest_claimant_pid(system: System, job: str) -> int | None:
+    """Return the process that last claimed a job of this name and still has its lease."""
     with psycopg.connect(driver_url(system.owner_url), autocommit=True) as owner:
         row = owner.execute(
             "SELECT split_part(worker, ':', 2)::int FROM jobs WHERE name = %s"
@@ -163,14 +164,14 @@ def _kill_postgres(number: signal.Signals) -> Act:
 
 def _terminate_backends(system: System, chance: Random) -> Done:
     with psycopg.connect(driver_url(system.owner_url), autocommit=True) as owner:
-        found = owner.execute(
+        pids = owner.execute(
             "SELECT pid FROM pg_stat_activity WHERE usename = 'holdfast_app'"
             " AND application_name NOT LIKE 'holdfast chaos%' ORDER BY pid"
         ).fetchall()
-        chosen = chance.sample(found, len(found) // 2)
+        chosen = chance.sample(pids, len(pids) // 2)
         for (pid,) in chosen:
             owner.execute("SELECT pg_terminate_backend(%s)", (pid,))
-    return Done(f"{len(chosen)} of {len(found)} sessions terminated")
+    return Done(f"{len(chosen)} of {len(pids)} sessions terminated")
 
 
 def _restart_valkey(system: System, _: Random) -> Done:
@@ -189,7 +190,7 @@ def _flush_valkey(system: System, _: Random) -> Done:
 # -- connections ----------------------------------------------------------------------------------
 
 
-def _cut(route: str) -> Act:
+def _cut_connections(route: str) -> Act:
     def act(system: System, _: Random) -> Done:
         system.proxy.ask(route=route, do="cut")
         return Done("every connection cut")
@@ -197,9 +198,9 @@ def _cut(route: str) -> Act:
     return act
 
 
-def _mode(route: str, mode: str, description: str, seconds: tuple[float, float]) -> Act:
+def _set_proxy_mode(route: str, mode: str, description: str, seconds: tuple[float, float]) -> Act:
     def act(system: System, chance: Random) -> Done:
-        lasts, delay = chance.uniform(*seconds), chance.uniform(0.005, 0.05)
+        duration_seconds, delay = chance.uniform(*seconds), chance.uniform(0.005, 0.05)
         system.proxy.ask(route=route, do=mode, seconds=delay)
 
         def undo() -> None:
@@ -209,7 +210,7 @@ def _mode(route: str, mode: str, description: str, seconds: tuple[float, float])
             system.proxy.ask(route=route, do="open")
 
         text = f"{description} ({delay * 1000:.0f} ms)" if mode == "delay" else description
-        return Done(f"{text} for {lasts:.1f} s", lasts, undo)
+        return Done(f"{text} for {duration_seconds:.1f} s", duration_seconds, undo)
 
     return act
 
@@ -217,24 +218,26 @@ def _mode(route: str, mode: str, description: str, seconds: tuple[float, float])
 # -- providers ------------------------------------------------------------------------------------
 
 
-def _provider(provider: str, kind: str, span: tuple[float, float], **more: Any) -> Act:
+def _add_provider_fault(provider: str, kind: str, span: tuple[float, float], **more: Any) -> Act:
     def act(system: System, chance: Random) -> Done:
-        lasts = chance.uniform(*span)
-        made = system.control("POST", "/faults", {"provider": provider, "kind": kind, **more})
+        duration_seconds = chance.uniform(*span)
+        fault = system.control("POST", "/faults", {"provider": provider, "kind": kind, **more})
 
         def undo() -> None:
             if kind == "hold":
                 # The senders have timed out by now. Release their requests to the provider.
-                system.control("POST", f"/faults/{made['id']}/release")
-            system.control("DELETE", f"/faults/{made['id']}")
+                system.control("POST", f"/faults/{fault['id']}/release")
+            system.control("DELETE", f"/faults/{fault['id']}")
 
         status = f" {more['status']}" if "status" in more else ""
-        return Done(f"{provider}: {kind}{status} for {lasts:.1f} s", lasts, undo)
+        return Done(
+            f"{provider}: {kind}{status} for {duration_seconds:.1f} s", duration_seconds, undo
+        )
 
     return act
 
 
-_CHANGES = {"method": "POST"}
+_CHANGING_REQUESTS = {"method": "POST"}
 _RETRY_AFTER = {"Retry-After": "1"}
 
 #: Every kind of fault: its function, and how often it occurs in one round.
@@ -249,57 +252,74 @@ KINDS: dict[str, tuple[Act, int]] = {
         1,
     ),
     "worker_frozen_asking": (
-        _freeze_asking("paypal", "look_at_payment", {"path_contains": "/v2/payments/"}),
+        _freeze_during_request("paypal", "look_at_payment", {"path_contains": "/v2/payments/"}),
         1,
     ),
-    "worker_frozen_changing": (_freeze_asking("twilio", "converge_twilio", _CHANGES), 1),
+    "worker_frozen_changing": (
+        _freeze_during_request("twilio", "converge_twilio", _CHANGING_REQUESTS),
+        1,
+    ),
     "relay_frozen": (_freeze(*RELAYS, seconds=(3, 10)), 1),
     "ingress_frozen": (_freeze(*INGRESSES, seconds=(2, 8)), 1),
     "postgres_restarted": (_restart_postgres, 1),
     "postgres_immediate": (_kill_postgres(signal.SIGQUIT), 1),
     "postgres_killed": (_kill_postgres(signal.SIGKILL), 1),
     "postgres_sessions_ended": (_terminate_backends, 2),
-    "postgres_cut": (_cut("postgres"), 2),
-    "postgres_away": (_mode("postgres", "refuse", "no connection", (0.5, 4)), 1),
-    "postgres_stalled": (_mode("postgres", "stall", "not a byte passes", (1, 7)), 1),
-    "postgres_slow": (_mode("postgres", "delay", "each packet late", (3, 6)), 1),
-    "postgres_answers_lost": (_mode("postgres", "deaf", "answers lost", (0.2, 1)), 2),
+    "postgres_cut": (_cut_connections("postgres"), 2),
+    "postgres_away": (_set_proxy_mode("postgres", "refuse", "no connection", (0.5, 4)), 1),
+    "postgres_stalled": (_set_proxy_mode("postgres", "stall", "not a byte passes", (1, 7)), 1),
+    "postgres_slow": (_set_proxy_mode("postgres", "delay", "each packet late", (3, 6)), 1),
+    "postgres_answers_lost": (_set_proxy_mode("postgres", "deaf", "answers lost", (0.2, 1)), 2),
     "postgres_clock_stepped": (step_clock((5, 20)), 1),
     "postgres_clock_stepped_an_hour": (step_clock((3_300, 3_900), at_once=True), 1),
     "valkey_restarted": (_restart_valkey, 1),
     "valkey_killed": (_kill_valkey, 1),
     "valkey_emptied": (_flush_valkey, 2),
-    "valkey_cut": (_cut("valkey"), 1),
-    "valkey_stalled": (_mode("valkey", "stall", "not a byte passes", (1, 6)), 1),
-    "valkey_answers_lost": (_mode("valkey", "deaf", "answers lost", (0.2, 1)), 1),
+    "valkey_cut": (_cut_connections("valkey"), 1),
+    "valkey_stalled": (_set_proxy_mode("valkey", "stall", "not a byte passes", (1, 6)), 1),
+    "valkey_answers_lost": (_set_proxy_mode("valkey", "deaf", "answers lost", (0.2, 1)), 1),
     "valkey_full": (closing_while(valkey_full), 1),
     "valkey_hung": (closing_while(valkey_hung), 1),
     "safety_worker_stopped": (closing_while(safety_worker_stopped), 1),
-    "ingress_cut": (_cut("ingress"), 1),
-    "ingress_answers_lost": (_mode("ingress", "deaf", "answers lost", (0.3, 1.5)), 2),
-    "paypal_500": (_provider("paypal", "status", (2, 6), status=500, probability=0.6), 1),
+    "ingress_cut": (_cut_connections("ingress"), 1),
+    "ingress_answers_lost": (_set_proxy_mode("ingress", "deaf", "answers lost", (0.3, 1.5)), 2),
+    "paypal_500": (_add_provider_fault("paypal", "status", (2, 6), status=500, probability=0.6), 1),
     "paypal_429": (
-        _provider("paypal", "status", (2, 6), status=429, probability=0.6, headers=_RETRY_AFTER),
+        _add_provider_fault(
+            "paypal", "status", (2, 6), status=429, probability=0.6, headers=_RETRY_AFTER
+        ),
         1,
     ),
-    "paypal_answers_lost": (_provider("paypal", "act_then_drop", (2, 6), probability=0.5), 1),
-    "paypal_slow": (_provider("paypal", "delay", (2, 5), seconds=6, probability=0.3), 1),
-    "twilio_500": (_provider("twilio", "status", (3, 6), status=500, probability=0.6), 1),
+    "paypal_answers_lost": (
+        _add_provider_fault("paypal", "act_then_drop", (2, 6), probability=0.5),
+        1,
+    ),
+    "paypal_slow": (_add_provider_fault("paypal", "delay", (2, 5), seconds=6, probability=0.3), 1),
+    "twilio_500": (_add_provider_fault("twilio", "status", (3, 6), status=500, probability=0.6), 1),
     "twilio_429": (
-        _provider("twilio", "status", (3, 6), status=429, probability=0.6, headers=_RETRY_AFTER),
+        _add_provider_fault(
+            "twilio", "status", (3, 6), status=429, probability=0.6, headers=_RETRY_AFTER
+        ),
         1,
     ),
     "twilio_acts_and_says_nothing": (
-        _provider("twilio", "act_then_timeout", (4, 8), seconds=6, match=_CHANGES),
+        _add_provider_fault(
+            "twilio", "act_then_timeout", (4, 8), seconds=6, match=_CHANGING_REQUESTS
+        ),
         2,
     ),
-    "vapi_500": (_provider("vapi", "status", (2, 6), status=500, probability=0.6), 1),
+    "vapi_500": (_add_provider_fault("vapi", "status", (2, 6), status=500, probability=0.6), 1),
     "vapi_429": (
-        _provider("vapi", "status", (2, 6), status=429, probability=0.6, headers=_RETRY_AFTER),
+        _add_provider_fault(
+            "vapi", "status", (2, 6), status=429, probability=0.6, headers=_RETRY_AFTER
+        ),
         1,
     ),
-    "vapi_answers_lost": (_provider("vapi", "act_then_drop", (2, 6), probability=0.5), 1),
-    "twilio_acts_late": (_provider("twilio", "hold", (6, 9), match=_CHANGES, times=2), 2),
+    "vapi_answers_lost": (_add_provider_fault("vapi", "act_then_drop", (2, 6), probability=0.5), 1),
+    "twilio_acts_late": (
+        _add_provider_fault("twilio", "hold", (6, 9), match=_CHANGING_REQUESTS, times=2),
+        2,
+    ),
 }
 
 

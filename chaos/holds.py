@@ -13,7 +13,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from chaos.scene import UNANSWERED, Scene, TrafficRequest
-from chaos.spending import pick
+from chaos.spending import pick_spender
 from db.engine import clock
 from domain.wallet import holds
 
@@ -43,7 +43,7 @@ def _lead(scene: Scene, name: str) -> None:
     chance = scene.chance(name)
     number = 0
     while not scene.stopping.is_set():
-        organization_id = pick(scene, chance).organization_id
+        organization_id = pick_spender(scene, chance).organization_id
         call_id = f"{name}:{number}"
         number += 1
         micros = chance.randint(1, _MICROS_MAX)

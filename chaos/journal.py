@@ -1,7 +1,7 @@
 """The journal: the traffic's requests and their answers, the basis of the count.
 
-Each record is one line of JSON with the machine's monotonic time in seconds. It is written at once,
-so that the death of a process loses none.
+Each record is one line of JSON with the machine's monotonic time in seconds. The journal
+writes the line at once, so that the death of a process loses none.
 """
 
 from __future__ import annotations

@@ -28,12 +28,14 @@ from domain.calls import committing, reservations
 
 #: Threads that each process one outgoing call after another.
 _DIALLERS = 4
-#: Seconds between two calls of a thread.
-_EVERY_SECONDS = (0.2, 1.0)
+#: Seconds from the end of a thread's call to its next call.
+_CALL_GAP_SECONDS = (0.2, 1.0)
+#: Seconds of conversation, and the maximum duration that Vapi enforces.
 _TALK_SECONDS = (0.2, 4.0)
-_LONGEST_SECONDS = 20
-_LOST_SHARE = 0.15
-_DOUBLED_SHARE = 0.2
+_MAX_DURATION_SECONDS = 20
+#: Share of a call's messages that are lost, and share of calls whose report is sent twice.
+_LOST_MESSAGE_SHARE = 0.15
+_DOUBLED_REPORT_SHARE = 0.2
 #: Share of calls with a second, longer report, and share whose first report denies the
 #: conversation.
 _LONGER_SHARE = 0.25
@@ -74,7 +76,7 @@ class Outgoing:
 
     @property
     def request(self) -> TrafficRequest:
-        """What is requested under this call's ID.
+        """The request of the backend under this call's ID.
 
         The amount is 0, because the price is unknown before the call's end.
         """
@@ -86,22 +88,22 @@ def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     if not scene.with_holds:
         return
     for number in range(_DIALLERS):
-        yield f"dialler-{number}", partial(_dial_on, scene, number)
+        yield f"dialler-{number}", partial(_dial_until_stopped, scene, number)
 
 
-def _dial_on(scene: Scene, thread: int) -> None:
+def _dial_until_stopped(scene: Scene, thread: int) -> None:
     chance = scene.chance(f"dialler-{thread}")
     number = 0
     while not scene.stopping.is_set():
-        _lead(scene, _draw(scene, chance, thread, number))
+        _run_call(scene, _draw_call(scene, chance, thread, number))
         number += 1
-        scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
+        scene.stopping.wait(chance.uniform(*_CALL_GAP_SECONDS))
 
 
-def _draw(scene: Scene, chance: Random, thread: int, number: int) -> Outgoing:
-    contradicts = chance.random()
-    contradiction = "longer" if contradicts < _LONGER_SHARE else ""
-    if 1 - contradicts <= _DENIED_SHARE:
+def _draw_call(scene: Scene, chance: Random, thread: int, number: int) -> Outgoing:
+    draw = chance.random()
+    contradiction = "longer" if draw < _LONGER_SHARE else ""
+    if 1 - draw <= _DENIED_SHARE:
         contradiction = "denied"
     way = chance.choice(WAYS)
     pairs_by = chance.choice(("talking", "reserve", "commit"))
@@ -121,25 +123,25 @@ def _draw(scene: Scene, chance: Random, thread: int, number: int) -> Outgoing:
         talk_seconds=chance.uniform(*_TALK_SECONDS),
         report_seconds=chance.uniform(0.05, 2.0),
         commit_seconds=chance.uniform(0.0, 3.0),
-        doubles=chance.random() < _DOUBLED_SHARE,
+        doubles=chance.random() < _DOUBLED_REPORT_SHARE,
     )
 
 
-def _lead(scene: Scene, call: Outgoing) -> None:
+def _run_call(scene: Scene, call: Outgoing) -> None:
     """Run one call from its reservation to its end, its commit and its last report."""
     if call.way == "dial_first":
         _dial(scene, call)
-    is_reserved = _ask(scene, call, "book", _reserve)
+    is_reserved = _send_until_answered(scene, call, "book", _reserve)
     if not call.vapi_id:
         if not is_reserved:
             return
         _dial(scene, call)
     if is_reserved and call.way == "reserve_again":
-        _ask(scene, call, "pair", _reserve)
+        _send_until_answered(scene, call, "pair", _reserve)
     if is_reserved and call.way == "late" and call.pairs_by == "talking":
         # Any report makes the call known; the call may have ended by then.
         _wait_until_known(scene, call, "true")
-        _ask(scene, call, "pair", _reserve)
+        _send_until_answered(scene, call, "pair", _reserve)
     _end(scene, call)
     if not is_reserved:
         # The backend lets the call go on without a hold. Only Vapi's report shows its cost, so the
@@ -150,20 +152,24 @@ def _lead(scene: Scene, call: Outgoing) -> None:
     if call.way == "late" and call.pairs_by != "talking":
         time.sleep(call.report_seconds)
     if call.way == "late" and call.pairs_by == "reserve":
-        _ask(scene, call, "pair", _reserve)
+        _send_until_answered(scene, call, "pair", _reserve)
     if call.is_committed:
-        _ask(scene, call, "bill", _commit)
+        _send_until_answered(scene, call, "bill", _commit)
     if call.contradiction == "longer" and _wait_until_known(scene, call, "settled_at IS NOT NULL"):
         _contradict(scene, call, "longer", longer_report(call.record))
 
 
-def _ask(scene: Scene, call: Outgoing, what: str, act: Callable[..., list[str]]) -> bool:
+def _send_until_answered(
+    scene: Scene, call: Outgoing, kind: str, act: Callable[..., list[str]]
+) -> bool:
     """Repeat one request until it is answered, and return whether it succeeded.
 
     If a reservation was refused but may have taken effect, it is committed with nothing later.
     """
-    give_back = ("give_back", partial(_give_back, scene, call)) if what == "book" else None
-    return "OK" in scene.ask(what, [call.request], partial(act, scene, call), give_back)
+    give_back = (
+        ("give_back", partial(_close_refused_reservation, scene, call)) if kind == "book" else None
+    )
+    return "OK" in scene.ask(kind, [call.request], partial(act, scene, call), give_back)
 
 
 def _dial(scene: Scene, call: Outgoing) -> None:
@@ -175,7 +181,7 @@ def _dial(scene: Scene, call: Outgoing) -> None:
             "holdfast_call": call_id,
             "holdfast_token": call.token,
         }
-    asked = {
+    order = {
         "direction": "outbound",
         "to": call.number,
         "number_id": call.client.number_id,
@@ -183,14 +189,14 @@ def _dial(scene: Scene, call: Outgoing) -> None:
         "ring_seconds": 0.1,
         # If a report is to deny the conversation, the traffic itself ends the call.
         "talk_seconds": None if call.contradiction == "denied" else call.talk_seconds,
-        "max_duration_seconds": _LONGEST_SECONDS,
+        "max_duration_seconds": _MAX_DURATION_SECONDS,
         "metadata": metadata,
         "report": call.contradiction != "denied",
         "report_after_seconds": call.report_seconds,
-        "behaviour": {"double_reports": call.doubles, "lose_probability": _LOST_SHARE},
+        "behaviour": {"double_reports": call.doubles, "lose_probability": _LOST_MESSAGE_SHARE},
     }
     scene.journal.asked("dial", organization_id, call_id)
-    call.vapi_id = scene.deliveries.control("POST", "/vapi/calls", asked)["id"]
+    call.vapi_id = scene.deliveries.control("POST", "/vapi/calls", order)["id"]
     scene.journal.answered("dial", organization_id, call_id, call.vapi_id)
     scene.asked += 1
 
@@ -200,13 +206,13 @@ def _end(scene: Scene, call: Outgoing) -> None:
 
     If a report is to deny the conversation, first end the call, and then send that report.
     """
-    talked = False
+    is_talking = False
     if call.contradiction == "denied":
-        talked = _wait_until_known(scene, call, "status = 'in_progress'")
+        is_talking = _wait_until_known(scene, call, "status = 'in_progress'")
         time.sleep(call.talk_seconds)
         scene.deliveries.control("POST", f"/vapi/calls/{call.vapi_id}/end", {})
-    call.record = wait_for_end(scene.deliveries, call.vapi_id, 3 * _LONGEST_SECONDS)
-    if talked:
+    call.record = wait_for_end(scene.deliveries, call.vapi_id, 3 * _MAX_DURATION_SECONDS)
+    if is_talking:
         _contradict(scene, call, "denied", denied_report(call.record))
 
 
@@ -214,7 +220,7 @@ def _end(scene: Scene, call: Outgoing) -> None:
 
 
 def _reserve(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> list[str]:
-    def work(session: Session) -> tuple[str, str]:
+    def reserve(session: Session) -> tuple[str, str]:
         reserved = reservations.reserve_for_call(
             session,
             call.client.organization_id,
@@ -227,7 +233,7 @@ def _reserve(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> list[
         )
         return reserved.outcome.outcome, reserved.pairing_token
 
-    outcome, token = scene.database.run(work)
+    outcome, token = scene.database.run(reserve)
     call.token = token or call.token
     return [outcome]
 
@@ -251,7 +257,9 @@ def _commit(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> list[s
     return [outcome]
 
 
-def _give_back(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> list[str]:
+def _close_refused_reservation(
+    scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]
+) -> list[str]:
     """Close a reservation that took effect although its response was a refusal.
 
     Commit zero if the call was not dialled, otherwise its duration.
@@ -266,9 +274,9 @@ def _give_back(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> lis
 
 
 def _commit_once(scene: Scene, call: Outgoing, duration_ms: int, vapi_id: str | None) -> str:
-    def work(session: Session) -> str:
+    def commit(session: Session) -> str:
         try:
-            done = committing.commit_for_call(
+            committed = committing.commit_for_call(
                 session,
                 call.client.organization_id,
                 call_id=call.call_id,
@@ -279,36 +287,36 @@ def _commit_once(scene: Scene, call: Outgoing, duration_ms: int, vapi_id: str | 
         except Refused as error:
             # As in the API: the pairing remains although the commit is refused.
             return error.code
-        return done.outcome.outcome
+        return committed.outcome.outcome
 
-    return scene.database.run(work)
+    return scene.database.run(commit)
 
 
 # -- contradicting reports --------------------------------------------------------------------
 
 
-def _contradict(scene: Scene, call: Outgoing, what: str, fields: dict[str, Any]) -> None:
+def _contradict(scene: Scene, call: Outgoing, kind: str, fields: dict[str, Any]) -> None:
     organization_id, call_id, _ = call.request
-    scene.journal.asked(what, organization_id, call_id)
+    scene.journal.asked(kind, organization_id, call_id)
     if send_report(scene, call.vapi_id, fields):
-        scene.journal.answered(what, organization_id, call_id, "OK")
+        scene.journal.answered(kind, organization_id, call_id, "OK")
 
 
 def _wait_until_known(scene: Scene, call: Outgoing, condition: str) -> bool:
     """Wait until the product knows a fact about the call, and return whether it does.
 
-    So what the traffic does next happens after that.
+    The traffic's next step then certainly follows that fact.
     """
     query = text(
         f"SELECT coalesce(bool_and({condition}), false) FROM calls"  # noqa: S608
         " WHERE organization_id = :organization AND provider_call_id = :call"
     )
-    given = {"organization": call.client.organization_id, "call": call.vapi_id}
+    values = {"organization": call.client.organization_id, "call": call.vapi_id}
 
-    def known() -> bool:
+    def is_known() -> bool:
         try:
-            return bool(scene.database.run(lambda session: session.scalar(query, given)))
+            return bool(scene.database.run(lambda session: session.scalar(query, values)))
         except UNANSWERED:
             return False
 
-    return wait_until(known, limit_seconds=_KNOWN_WITHIN_SECONDS, every_seconds=_POLL_SECONDS)
+    return wait_until(is_known, limit_seconds=_KNOWN_WITHIN_SECONDS, every_seconds=_POLL_SECONDS)

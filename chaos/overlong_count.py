@@ -24,15 +24,17 @@ def overlong(facts: Facts) -> Iterator[Problem]:
     )
     for organization_id, provider_call_id in facts.recorded.of("overlong"):
         call = facts.calls[provider_call_id]
-        due = call["longest_seconds"] + OVERDUE_SECONDS
+        due_seconds = call["longest_seconds"] + OVERDUE_SECONDS
         description = (
             f"overlong {provider_call_id} of {organization_id}: talked {call['seconds']:.1f} s"
         )
-        is_late = call["seconds"] > due + _ORDERS_SECONDS + _FAULTS_SECONDS
+        is_late = call["seconds"] > due_seconds + _ORDERS_SECONDS + _FAULTS_SECONDS
         if is_late and facts.load_of_each_core <= OVERLOADED:
             yield Problem(
-                "lost", f"{description}, and had to end after {due:g} s", (provider_call_id,)
+                "lost",
+                f"{description}, and had to end after {due_seconds:g} s",
+                (provider_call_id,),
             )
         is_alerted = (organization_id, calls.get(provider_call_id)) in alerts
-        if call["seconds"] > due + _DIFFERENCE_SECONDS and not is_alerted:
+        if call["seconds"] > due_seconds + _DIFFERENCE_SECONDS and not is_alerted:
             yield Problem("lost", f"{description}, and no alert was raised", (provider_call_id,))

@@ -35,7 +35,7 @@ class _Permitted:
 def predial(facts: Facts) -> Iterator[Problem]:
     """Compare, at each permission, all permitted contacts with the balance."""
     by_organization: dict[str, list[_Permitted]] = {}
-    for organization_id, one in _permitted(facts):
+    for organization_id, one in _list_permitted(facts):
         by_organization.setdefault(organization_id, []).append(one)
     for organization_id, contacts in by_organization.items():
         paid = sum(
@@ -43,19 +43,19 @@ def predial(facts: Facts) -> Iterator[Problem]:
             for capture in facts.captures
             if capture["custom_id"] == organization_id
         )
-        for now in contacts:
-            held = sum(one.since <= now.since < one.until for one in contacts)
-            charged = sum(one.charged_micros for one in contacts if one.until <= now.since)
+        for newest in contacts:
+            held = sum(one.since <= newest.since < one.until for one in contacts)
+            charged = sum(one.charged_micros for one in contacts if one.until <= newest.since)
             if held * HOLD_MICROS + charged > paid:
                 text = (
                     f"campaign of {organization_id}: {held} contacts were permitted when"
-                    f" {now.contact_id} was, and {paid - charged} micros were left for them"
+                    f" {newest.contact_id} was, and {paid - charged} micros were left for them"
                 )
-                yield Problem("doubled", text, (now.contact_id,))
+                yield Problem("doubled", text, (newest.contact_id,))
 
 
-def _permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:
-    taken_over = {
+def _list_permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:
+    paired_ids = {
         provider_call_id
         for (provider_call_id,) in facts.rows(
             "SELECT provider_call_id FROM calls"
@@ -68,7 +68,7 @@ def _permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:
             continue
         dial = dialled.get(name)
         call = facts.calls[dial.outcome] if dial is not None and dial.outcome else None
-        if call is not None and dial is not None and dial.outcome in taken_over:
+        if call is not None and dial is not None and dial.outcome in paired_ids:
             charged = min(HOLD_MICROS, CALL_RATE.cost_micros(talked_ms(call["call"])))
             until = float("inf") if call["ended"] is None else call["ended"]
         else:

@@ -21,14 +21,14 @@ from chaos.load import load_of_each_core
 
 #: Number of problems printed of each kind, or the number of subjects if that is larger. All
 #: problems are counted.
-_SHOWN_MAX = 20
+_PRINTED_MAX = 20
 #: Lines in PostgreSQL's log that show a refusal by one of our constraints or triggers, for any
 #: client.
-_GUARDED = re.compile(
+_REFUSAL_LINE = re.compile(
     rb"ERROR: .*(violates (foreign key|unique|check) constraint"
     rb"|the ledger is append-only|has a newer entry than).*"
 )
-_IDS = re.compile(r"\borg_\w+|\b\d+\b")
+_IDS_AND_NUMBERS = re.compile(r"\borg_\w+|\b\d+\b")
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     events: int = 0
     #: Number of different requests of the traffic, by kind (debit, reserve, webhook …).
-    asked: dict[str, int] = field(default_factory=dict)
+    request_counts: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     guards: Counter[str] = field(default_factory=Counter)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Report:
     closed_seconds: list[float] = field(default_factory=list)
     #: The highest load average of the run, per core.
     load_of_each_core: float = 0.0
-    #: The running log: what was done, and when.
+    #: The lines of the running log, each with its time.
     lines: list[str] = field(default_factory=list)
     #: The file with the evidence of the problems.
     evidence: Path | None = None
@@ -101,11 +101,11 @@ class Report:
             figures.add_row(f"refused: {guard}", str(times))
         console.print(figures)
         for kind in KINDS:
-            shown = pick_examples(self.problems, kind, _SHOWN_MAX)
-            for problem in shown:
+            examples = pick_examples(self.problems, kind, _PRINTED_MAX)
+            for problem in examples:
                 print(f"{problem.kind}: {problem.text}")  # noqa: T201
-            if self.count(kind) > len(shown):
-                print(f"{kind}: and {self.count(kind) - len(shown)} more")  # noqa: T201
+            if self.count(kind) > len(examples):
+                print(f"{kind}: and {self.count(kind) - len(examples)} more")  # noqa: T201
         if self.evidence is not None:
             print(f"evidence: {self.evidence}")  # noqa: T201
         print(self.last_line(), flush=True)  # noqa: T201
@@ -122,7 +122,7 @@ class Report:
             "refused_by_database": self.refused_by_database,
             "refusals": dict(self.guards),
             "problems": [problem._asdict() for problem in self.problems],
-            "asked": self.asked,
+            "asked": self.request_counts,
             "figures": self.figures,
         }
 
@@ -130,9 +130,9 @@ class Report:
 def refusals(log: Path) -> Counter[str]:
     """Count the refusals by constraints and triggers in the server's log."""
     counts: Counter[str] = Counter()
-    for match in _GUARDED.finditer(log.read_bytes()):
+    for match in _REFUSAL_LINE.finditer(log.read_bytes()):
         line = match[0].decode(errors="replace").removeprefix("ERROR:").strip()
         # IDs are removed, so that one refusal for different wallets or entries is counted as one
         # kind.
-        counts[_IDS.sub("…", line)] += 1
+        counts[_IDS_AND_NUMBERS.sub("…", line)] += 1
     return counts

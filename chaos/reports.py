@@ -16,23 +16,24 @@ from chaos.scene import Scene
 _POLL_SECONDS = 0.4
 
 
-class CallGoesOn(Exception):
+class CallNotEnded(Exception):
     """A call at the sandbox's Vapi did not end within the limit."""
 
 
 def wait_for_end(deliveries: DeliveryQueue, vapi_id: str, limit_seconds: float) -> dict[str, Any]:
     """Wait until a call has ended, and return Vapi's record of it.
 
-    Raises: CallGoesOn if the limit passes first. The thread then counts as died, which is a loss.
+    Raises: CallNotEnded if the limit passes first. The thread then dies, and the run counts that
+    as lost.
     """
     record: dict[str, Any] = {}
 
-    def ended() -> bool:
+    def has_ended() -> bool:
         record.update(read_record(deliveries, vapi_id))
         return bool(record["status"] == "ended")
 
-    if not wait_until(ended, limit_seconds=limit_seconds, every_seconds=_POLL_SECONDS):
-        raise CallGoesOn(f"{vapi_id} is {record['status']} after {limit_seconds:g} s")
+    if not wait_until(has_ended, limit_seconds=limit_seconds, every_seconds=_POLL_SECONDS):
+        raise CallNotEnded(f"{vapi_id} is {record['status']} after {limit_seconds:g} s")
     return record
 
 
@@ -47,12 +48,12 @@ def read_record(deliveries: DeliveryQueue, vapi_id: str) -> dict[str, Any]:
 def send_report(scene: Scene, vapi_id: str, fields: dict[str, Any]) -> bool:
     """Have Vapi send a report of an ended call until it is accepted.
 
-    Return False if the stopping traffic gives up.
+    Return False if the traffic stops and gives up first.
     """
     body = {"type": "end-of-call-report", "call_id": vapi_id, "fields": fields}
     while not scene.has_given_up:
-        (sent,) = scene.deliveries.control("POST", "/vapi/messages", body)
-        if sent["status_code"] is not None and 200 <= sent["status_code"] < 300:
+        (delivery,) = scene.deliveries.control("POST", "/vapi/messages", body)
+        if delivery["status_code"] is not None and 200 <= delivery["status_code"] < 300:
             return True
         time.sleep(_POLL_SECONDS)
     return False

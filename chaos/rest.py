@@ -20,7 +20,7 @@ from db.models import Job
 from db.models.calls import Call
 
 #: Statements that other connections are running now.
-_ACTIVE = (
+_COUNT_ACTIVE_STATEMENTS = (
     "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
     " AND backend_type = 'client backend' AND datname = current_database()"
 )
@@ -40,10 +40,10 @@ def stand_still(
 ) -> None:
     """Stop every process (SIGSTOP) while nothing waits, and leave them stopped.
 
-    If something waits once they are stopped, they continue and the attempt is repeated. After the
-    limit they stay stopped in any case, and what still waits is counted.
+    If work waits once the processes are stopped, they continue and the attempt is repeated. After
+    the limit the processes stay stopped in any case, and the count finds the work that waits.
     """
-    waits = waits or (lambda system: something_waits(system) or _statements_run(system))
+    waits = waits or (lambda system: something_waits(system) or _has_active_statement(system))
     end = time.monotonic() + limit_seconds
     while True:
         wait_until(
@@ -59,9 +59,9 @@ def stand_still(
 
 
 def something_waits(system: System) -> bool:
-    """Return whether a call is live or unsettled, or a job waits."""
+    """Return whether a call is live or unsettled, or a job is not over."""
     # The order matters: a call leads to jobs, but a job never leads to a call.
-    return _unsettled(system) or jobs_waiting(system) != 0
+    return _has_unsettled_call(system) or jobs_waiting(system) != 0
 
 
 def jobs_waiting(system: System) -> int:
@@ -73,7 +73,7 @@ def jobs_waiting(system: System) -> int:
         return -1
 
 
-def _unsettled(system: System) -> bool:
+def _has_unsettled_call(system: System) -> bool:
     """Return whether a call is live at Vapi or not settled in our database."""
     live = [one for one in system.control("GET", "/vapi/calls") if one["ended"] is None]
     query = select(func.count()).select_from(Call).where(Call.settled_at.is_(None))
@@ -83,9 +83,9 @@ def _unsettled(system: System) -> bool:
         return True
 
 
-def _statements_run(system: System) -> bool:
+def _has_active_statement(system: System) -> bool:
     try:
-        return bool(system.do(lambda session, _: session.scalar(text(_ACTIVE))))
+        return bool(system.do(lambda session, _: session.scalar(text(_COUNT_ACTIVE_STATEMENTS))))
     except (NotYet, OutcomeUnknown):
         return True
 

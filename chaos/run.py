@@ -28,15 +28,15 @@ from chaos.system import System
 #: Organizations of a run. The last third is poor.
 _CUSTOMERS = 6
 #: Additional organizations, which the drills block and restore.
-_DRILLED = 3
+_DRILL_CUSTOMERS = 3
 #: The first organizations are hot: most spending goes to them.
-_HOT = 2
+_HOT_CUSTOMERS = 2
 #: Seconds between two progress lines.
 _PROGRESS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunOptions:
     """The options of a run. It must be at rest within `rest_seconds`."""
 
     seconds: float
@@ -46,27 +46,29 @@ class Asked:
     keep: bool = False
 
 
-def run(asked: Asked) -> Report:
+def run(options: RunOptions) -> Report:
     """Make one run and return its report."""
-    report = Report(asked.seed, asked.seconds, asked.sabotage)
+    report = Report(options.seed, options.seconds, options.sabotage)
     report.print_line(
-        f"starting the system (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})"
+        f"starting the system (seed {options.seed}, sabotage: {options.sabotage or 'none'})"
     )
-    with System(plan_of(asked.sabotage), keep=asked.keep) as system:
+    with System(plan_of(options.sabotage), keep=options.keep) as system:
         system.start_processes()
-        customers = make_customers(system, _CUSTOMERS, drilled=_DRILLED)
+        customers = make_customers(system, _CUSTOMERS, drilled=_DRILL_CUSTOMERS)
         customers.append(make_overlong(system, len(customers)))
         customers.append(make_campaigner(system, len(customers)))
-        wait_for_rest(system, asked.rest_seconds)
-        for done in sabotage_database(system, asked.sabotage):
+        wait_for_rest(system, options.rest_seconds)
+        for done in sabotage_database(system, options.sabotage):
             report.print_line(f"sabotage: {done}")
-        traffic = _start_traffic(system, asked, customers)
-        _break_things(system, traffic, report, asked)
-        _calm_down(system, traffic, report, asked)
-        stand_still(system, asked.rest_seconds)
+        traffic = _start_traffic(system, options, customers)
+        _run_faults(system, traffic, report, options)
+        _calm_down(system, traffic, report, options)
+        stand_still(system, options.rest_seconds)
         recorded = read_journal(system.journal)
         report.events = recorded.count
-        report.asked = {what: len(requests) for what, requests in recorded.requests.items()}
+        report.request_counts = {
+            kind: len(requests) for kind, requests in recorded.requests.items()
+        }
         reading = read_facts(
             system.owner_url,
             system.database,
@@ -80,23 +82,24 @@ def run(asked: Asked) -> Report:
             report.problems += count_problems(facts)
             report.figures["subscriptions cancelled"] = cancelled(facts)
         report.guards = refusals(system.postgres.log)
-        report.figures |= _figures(system, recorded, report.closed_seconds)
+        report.figures |= _read_figures(system, recorded, report.closed_seconds)
         if not report.is_clean:
-            report.evidence = evidence_path(asked.seed)
+            report.evidence = evidence_path(options.seed)
             write_evidence(system, report, report.evidence)
     return report
 
 
-def _start_traffic(system: System, asked: Asked, customers: list[Customer]) -> Child:
+def _start_traffic(system: System, options: RunOptions, customers: list[Customer]) -> Child:
     *_, overlong, campaigner = customers
     return system.start_traffic(
         {
             "do": "build",
-            "seed": asked.seed,
-            "holds": traffic_has_holds(asked.sabotage),
+            "seed": options.seed,
+            "holds": traffic_has_holds(options.sabotage),
             "journal": str(system.journal),
             "clients": [
-                _client(one, hot=number < _HOT) for number, one in enumerate(customers[:_CUSTOMERS])
+                _client(one, hot=number < _HOT_CUSTOMERS)
+                for number, one in enumerate(customers[:_CUSTOMERS])
             ],
             "overlong": _client(overlong),
             "campaigner": _client(campaigner),
@@ -116,7 +119,7 @@ def _client(customer: Customer, *, hot: bool = False) -> dict[str, Any]:
     }
 
 
-def _break_things(system: System, traffic: Child, report: Report, asked: Asked) -> None:
+def _run_faults(system: System, traffic: Child, report: Report, options: RunOptions) -> None:
     """Carry out the plan, end each fault at its time, and print the progress."""
     report.print_line("traffic and faults begin")
     began = time.monotonic()
@@ -133,14 +136,14 @@ def _break_things(system: System, traffic: Child, report: Report, asked: Asked) 
             endings.after(done.seconds, done.undo)
 
     agenda: list[tuple[float, Callable[[], None]]] = [
-        (planned.at, partial(begin, planned)) for planned in plan(asked.seed, asked.seconds)
+        (planned.at, partial(begin, planned)) for planned in plan(options.seed, options.seconds)
     ]
-    for number in range(1, int(asked.seconds / _PROGRESS_SECONDS) + 1):
+    for number in range(1, int(options.seconds / _PROGRESS_SECONDS) + 1):
         report_progress = partial(_report_progress, system, traffic, report)
         agenda.append((number * _PROGRESS_SECONDS, report_progress))
-    for seconds, do in sorted(agenda, key=lambda one: one[0]):
-        time.sleep(max(0.0, began + seconds - time.monotonic()))
-        do()
+    for at_seconds, action in sorted(agenda, key=lambda one: one[0]):
+        time.sleep(max(0.0, began + at_seconds - time.monotonic()))
+        action()
     endings.close()
 
 
@@ -154,16 +157,16 @@ def _report_progress(system: System, traffic: Child, report: Report) -> None:
     )
 
 
-def _calm_down(system: System, traffic: Child, report: Report, asked: Asked) -> None:
+def _calm_down(system: System, traffic: Child, report: Report, options: RunOptions) -> None:
     """Let the traffic finish, repeat doubtful requests, wait until nothing is due."""
     report.print_line("faults are over; traffic ends what it has begun")
-    wait_until(system.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2)
+    wait_until(system.is_ready, limit_seconds=options.rest_seconds, every_seconds=0.2)
     progress = traffic.ask(do="stop")
     report.problems += traffic_problems(progress)
-    seconds = wait_for_rest(system, asked.rest_seconds)
+    seconds = wait_for_rest(system, options.rest_seconds)
     progress |= traffic.ask(do="settle")
-    seconds += wait_for_rest(system, asked.rest_seconds)
-    if not wait_until(system.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
+    seconds += wait_for_rest(system, options.rest_seconds)
+    if not wait_until(system.is_ready, limit_seconds=options.rest_seconds, every_seconds=0.2):
         # The twin of a missing process has done its work, so no other check would find it.
         report.problems += [
             Problem("lost", f"{name} did not come back", (name,)) for name in system.away()
@@ -195,7 +198,7 @@ def traffic_problems(progress: Message) -> list[Problem]:
     ]
 
 
-def _figures(
+def _read_figures(
     system: System, recorded: RecordedTraffic, closed_seconds: list[float]
 ) -> dict[str, Any]:
     """Return the figures of the run: how much traffic there was and what failed."""

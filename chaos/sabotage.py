@@ -22,14 +22,14 @@ SABOTAGES = {
 }
 
 #: The sabotages that remove the wallet's lock.
-_UNLOCKED = ("no-lock", "no-guards")
+_SABOTAGES_WITHOUT_LOCK = ("no-lock", "no-guards")
 #: A statement that reads wallets under a lock.
-_LOCK = re.compile(r"(FROM wallets\b[^;]*?)\s+FOR NO KEY UPDATE")
-_LOCKING_FUNCTIONS = """
+_LOCK_CLAUSE = re.compile(r"(FROM wallets\b[^;]*?)\s+FOR NO KEY UPDATE")
+_SELECT_LOCKING_FUNCTIONS = """
     SELECT pg_get_functiondef(oid) FROM pg_proc
     WHERE pronamespace = 'public'::regnamespace AND prosrc LIKE '%FROM wallets%FOR NO KEY UPDATE%'
 """
-_GUARDS = (
+_REMOVE_GUARDS = (
     "ALTER TABLE wallets DROP CONSTRAINT wallet_equals_its_newest_entry",
     "DROP TRIGGER wallets_never_go_back ON wallets",
     "ALTER TABLE wallet_entries DROP CONSTRAINT wallet_entries_pkey",
@@ -55,22 +55,22 @@ def traffic_has_holds(sabotage: str) -> bool:
     A hold writes no entry, so only the lock keeps the held amount correct. Without the lock, no
     constraint of the database would notice a wrong amount.
     """
-    return sabotage not in _UNLOCKED
+    return sabotage not in _SABOTAGES_WITHOUT_LOCK
 
 
 def sabotage_database(system: System, sabotage: str) -> list[str]:
     """Break the run's own database, as its owner, and list what was done."""
-    if sabotage not in _UNLOCKED:
+    if sabotage not in _SABOTAGES_WITHOUT_LOCK:
         return []
     changes = []
     with psycopg.connect(driver_url(system.owner_url), autocommit=True) as owner:
-        for (definition,) in owner.execute(_LOCKING_FUNCTIONS).fetchall():
-            unlocked = _LOCK.sub(r"\1", definition)
+        for (definition,) in owner.execute(_SELECT_LOCKING_FUNCTIONS).fetchall():
+            unlocked = _LOCK_CLAUSE.sub(r"\1", definition)
             if unlocked != definition:
                 owner.execute(unlocked)
                 changes.append(definition.splitlines()[0])
         if sabotage == "no-guards":
-            for statement in _GUARDS:
+            for statement in _REMOVE_GUARDS:
                 owner.execute(statement)
                 changes.append(statement)
     return changes

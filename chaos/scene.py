@@ -1,7 +1,7 @@
 """Shared state of the traffic's threads, and how they repeat requests.
 
-A missing answer is never taken for an answer. Every request is repeated under its own key until it
-is answered. The journal records each request and answer.
+No thread assumes the result of an unanswered request. Each thread repeats its request under the
+same key until it is answered. The journal records each request and answer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from chaos.journal import Journal
 from db.engine import Database
 from db.redis.client import Notifier
 
-#: Connections of the traffic's own pool: one per thread.
-_POOL = 40
+#: Largest number of connections of the traffic, about one for each thread.
+_POOL_SIZE = 40
 #: Seconds after which a stopping thread gives up requests that are still unanswered.
 GIVE_UP_SECONDS = 90.0
 #: Errors of a transaction that the database did not answer. It is run again.
@@ -37,7 +37,7 @@ class Client:
     """One organization as the traffic knows it."""
 
     organization_id: str
-    #: hot: most of the spending goes to it. poor: it has next to no money.
+    #: hot: most of the spending goes to this organization. poor: it has hardly any money.
     hot: bool
     poor: bool
     subscription_id: str
@@ -68,7 +68,10 @@ class Scene:
         self.journal = Journal(Path(order["journal"]))
         notifier = Notifier(order["redis_url"])
         self.database = Database(
-            order["database_url"], name="traffic", pool_size=_POOL, after_commit=notifier.notify
+            order["database_url"],
+            name="traffic",
+            pool_size=_POOL_SIZE,
+            after_commit=notifier.notify,
         )
         self.stopping = threading.Event()
         #: Requests that were refused after an unanswered attempt. The refusal is final only when
@@ -94,12 +97,12 @@ class Scene:
 
     @property
     def has_given_up(self) -> bool:
-        """Whether unanswered requests are given up, and so counted as lost."""
+        """Whether the threads give up unanswered requests, which then count as lost."""
         return self.stopping.is_set() and (time.monotonic() - self._stopped_at > GIVE_UP_SECONDS)
 
     def ask(
         self,
-        what: str,
+        kind: str,
         requests: Sequence[TrafficRequest],
         act: Act,
         in_the_calm: tuple[str, Act] | None = None,
@@ -111,22 +114,22 @@ class Scene:
         request, or sends the one in `in_the_calm`.
         """
         for organization_id, key, micros in requests:
-            self.journal.asked(what, organization_id, key, micros)
+            self.journal.asked(kind, organization_id, key, micros)
         self.asked += len(requests)
-        silence = False
+        may_have_taken_effect = False
         while not self.has_given_up:
             try:
                 outcomes = act(requests)
             except UNANSWERED as error:
-                silence = silence or isinstance(error, OutcomeUnknown)
-                self._note(what, requests, error)
+                may_have_taken_effect = may_have_taken_effect or isinstance(error, OutcomeUnknown)
+                self._record_unanswered(kind, requests, error)
                 time.sleep(random.uniform(0.05, 0.4))  # noqa: S311
                 continue
             for request, outcome in zip(requests, outcomes, strict=True):
-                self.journal.answered(what, request[0], request[1], outcome)
-                if silence and outcome != "OK":
-                    asked_then, act_then = in_the_calm or (what, act)
-                    self.doubtful.append((asked_then, request, act_then))
+                self.journal.answered(kind, request[0], request[1], outcome)
+                if may_have_taken_effect and outcome != "OK":
+                    later_kind, later_act = in_the_calm or (kind, act)
+                    self.doubtful.append((later_kind, request, later_act))
             return outcomes
         return []
 
@@ -136,11 +139,13 @@ class Scene:
         Return the number of requests.
         """
         doubtful, self.doubtful = self.doubtful, []
-        for what, request, act in doubtful:
-            self.ask(what, [request], act)
+        for kind, request, act in doubtful:
+            self.ask(kind, [request], act)
         return len(doubtful)
 
-    def _note(self, what: str, requests: Sequence[TrafficRequest], error: Exception) -> None:
+    def _record_unanswered(
+        self, kind: str, requests: Sequence[TrafficRequest], error: Exception
+    ) -> None:
         cause = error.orig if isinstance(error, DBAPIError) else error
         for organization_id, key, _ in requests:
-            self.journal.unsure(what, organization_id, key, f"{type(cause).__name__}: {error}")
+            self.journal.unsure(kind, organization_id, key, f"{type(cause).__name__}: {error}")

@@ -21,7 +21,7 @@ from local.errors import EmbeddedServerError
 from local.server import is_alive
 
 #: Seconds within which a killed server must run again, recovery included.
-_UP_SECONDS = 60.0
+_START_WITHIN_SECONDS = 60.0
 
 
 class KillableServer:
@@ -60,7 +60,9 @@ class KillableServer:
         began = time.monotonic()
         pid = int(self._pid_file.read_text().split()[0])
         os.kill(pid, number)
-        wait_until(lambda: not is_alive(pid), limit_seconds=_UP_SECONDS, every_seconds=0.01)
+        wait_until(
+            lambda: not is_alive(pid), limit_seconds=_START_WITHIN_SECONDS, every_seconds=0.01
+        )
         # libfaketime removes these files only if the process ends in order.
         for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
             (Path("/dev/shm") / name).unlink(missing_ok=True)  # noqa: S108
@@ -70,8 +72,8 @@ class KillableServer:
 
     def _start_again(self) -> None:
         # After a SIGKILL, remaining backends keep their shared memory, and a new postmaster refuses
-        # to start beside them. So the start is repeated, as a supervisor would do.
-        end = time.monotonic() + _UP_SECONDS
+        # to start beside them. This function therefore repeats the start, as a supervisor would do.
+        end = time.monotonic() + _START_WITHIN_SECONDS
         while True:
             try:
                 self.start()

@@ -1,4 +1,4 @@
-"""Debits through each of the three functions, mostly on two hot wallets."""
+"""Debit wallets, mostly two hot ones, through each of the three debit functions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from domain.wallet import operations as wallet
 from domain.wallet.debits import Debit, debit_many, debit_now
 
 #: Threads that debit at the same time.
-_SPENDERS = 12
+_SPENDER_THREADS = 12
 #: Share of all spending that goes to the hot organizations.
 _HOT_SHARE = 0.75
-#: Micros of the largest debit: of an organization with much money, and of a poor one.
-_MICROS_MAX = {False: 40_000, True: 60_000}
+#: Largest debit in micros, by whether the organization is poor.
+_DEBIT_MICROS_MAX = {False: 40_000, True: 60_000}
 #: The largest number of debits in one batch.
-_MANY_MAX = 4
+_BATCH_DEBITS_MAX = 4
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield each thread's name and the function that it runs until it is stopped."""
-    for number in range(_SPENDERS):
+    for number in range(_SPENDER_THREADS):
         yield f"spender-{number}", partial(_spend, scene, f"spender-{number}")
 
 
-def pick(scene: Scene, chance: Random) -> Client:
+def pick_spender(scene: Scene, chance: Random) -> Client:
     """Pick the organization that spends next."""
     if chance.random() < _HOT_SHARE:
         return chance.choice([one for one in scene.clients if one.hot])
@@ -39,39 +39,39 @@ def _spend(scene: Scene, name: str) -> None:
     chance = scene.chance(name)
     number = 0
     while not scene.stopping.is_set():
-        entry_point = chance.random()
-        count = chance.randint(2, _MANY_MAX) if entry_point > 0.85 else 1
+        function_draw = chance.random()
+        count = chance.randint(2, _BATCH_DEBITS_MAX) if function_draw > 0.85 else 1
         requests = []
         for _ in range(count):
-            client = pick(scene, chance)
-            micros = chance.randint(1, _MICROS_MAX[client.poor])
+            client = pick_spender(scene, chance)
+            micros = chance.randint(1, _DEBIT_MICROS_MAX[client.poor])
             requests.append((client.organization_id, f"{name}:{number}", micros))
             number += 1
-        if entry_point > 0.85:
-            scene.ask("debit", requests, partial(_many, scene))
-        elif entry_point > 0.6:
-            scene.ask("debit", requests, partial(_single, scene))
+        if function_draw > 0.85:
+            scene.ask("debit", requests, partial(_debit_in_batch, scene))
+        elif function_draw > 0.6:
+            scene.ask("debit", requests, partial(_debit_in_transaction, scene))
         else:
-            scene.ask("debit", requests, partial(_combined, scene))
+            scene.ask("debit", requests, partial(_debit_combined, scene))
         time.sleep(chance.uniform(0.0, 0.06))
 
 
-def _debit(request: TrafficRequest) -> Debit:
+def _to_debit(request: TrafficRequest) -> Debit:
     organization_id, key, micros = request
     return Debit(organization_id, key, micros, "USD", "messages")
 
 
-def _combined(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
-    return [debit_now(scene.database, _debit(request)).outcome for request in requests]
+def _debit_combined(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
+    return [debit_now(scene.database, _to_debit(request)).outcome for request in requests]
 
 
-def _many(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
-    debits = [_debit(request) for request in requests]
+def _debit_in_batch(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
+    debits = [_to_debit(request) for request in requests]
     outcomes = scene.database.run(lambda session: debit_many(session, debits, clock(session)))
     return [one.outcome for one in outcomes]
 
 
-def _single(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
+def _debit_in_transaction(scene: Scene, requests: Sequence[TrafficRequest]) -> list[str]:
     ((organization_id, key, micros),) = requests
     outcome = scene.database.run(
         lambda session: wallet.debit(

@@ -47,8 +47,10 @@ WORKERS = {
     "rest-1": (("maintenance", "callbacks", "messaging"), 2),
 }
 RELAYS = ("relay-1", "relay-2")
-#: As short as the faults allow, so that a run is soon at rest.
-_WAITS = ProviderWaits(unsure_seconds=12, recheck_seconds=1, report_seconds=4, silent_seconds=12)
+#: Waits of the workers for providers, as short as the faults allow, so that a run is soon at rest.
+_PROVIDER_WAITS = ProviderWaits(
+    unsure_seconds=12, recheck_seconds=1, report_seconds=4, silent_seconds=12
+)
 #: Seconds within which all processes must be ready, also on a busy machine.
 _READY_SECONDS = 180.0
 
@@ -107,7 +109,7 @@ class System:
         for name in self.supervisor.names():
             # A frozen process could not react to the request to stop.
             self.supervisor.kill(name, signal.SIGCONT)
-            # The count is over, so the processes need not finish their work.
+            # The count is over, so no process but the sandbox needs to finish its work.
             if name != "sandbox":
                 self.supervisor.kill(name, signal.SIGKILL)
         for child in reversed(self.children):
@@ -154,19 +156,19 @@ class System:
         )
         return traffic
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Return whether all processes run and both ingresses can store events."""
         return not self.away()
 
     def away(self) -> list[str]:
         """List the processes that are down and the ingresses that cannot store events."""
         down = [name for name in self.supervisor.names() if not self.supervisor.alive(name)]
-        mute = [
+        not_ready = [
             name
             for name, port in zip(INGRESSES, self.ports, strict=True)
             if name not in down and not is_answering(f"http://127.0.0.1:{port}/readyz")
         ]
-        return down + mute
+        return down + not_ready
 
     # -- the start --------------------------------------------------------------------------------
 
@@ -179,15 +181,15 @@ class System:
         self.proxy = Child("chaos.proxy", {}, self.logs / "proxy.log")
         self.children.append(self.proxy)
         self.ports = free_ports(len(INGRESSES))
-        postgres = self._listen("postgres", [str(self.postgres.socket)])
-        valkey = self._listen("valkey", [str(self.valkey.socket)])
-        front = self._listen("ingress", [f"127.0.0.1:{port}" for port in self.ports])
+        postgres_port = self._listen("postgres", [str(self.postgres.socket)])
+        valkey_port = self._listen("valkey", [str(self.valkey.socket)])
+        ingress_port = self._listen("ingress", [f"127.0.0.1:{port}" for port in self.ports])
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "DATABASE_URL": _through(urls.app_url, postgres),
-            "REDIS_URL": f"redis://127.0.0.1:{valkey}/0",
-            "PUBLIC_URL": f"http://127.0.0.1:{front}",
+            "DATABASE_URL": _url_through_proxy(urls.app_url, postgres_port),
+            "REDIS_URL": f"redis://127.0.0.1:{valkey_port}/0",
+            "PUBLIC_URL": f"http://127.0.0.1:{ingress_port}",
             "HOST": "127.0.0.1",
             "LOG_LEVEL": "INFO",
         }
@@ -212,16 +214,18 @@ class System:
         for name, port in zip(INGRESSES, self.ports, strict=True):
             self._run(name, ["chaos.ingress"], PORT=str(port))
         for name, (queues, threads) in WORKERS.items():
-            self._run(name, [self.plan.worker_module, *worker_arguments(queues, threads, _WAITS)])
+            self._run(
+                name, [self.plan.worker_module, *worker_arguments(queues, threads, _PROVIDER_WAITS)]
+            )
         relays = RELAYS if self.plan.relays else ()
         for name in relays:
             self._run(name, ["cli.main", "relay"])
 
-        def all_work() -> bool:
+        def have_all_started() -> bool:
             logs = {name: (self.logs / f"{name}.log").read_text() for name in (*WORKERS, *relays)}
-            return all("_started" in text for text in logs.values()) and self.ready()
+            return all("_started" in text for text in logs.values()) and self.is_ready()
 
-        if not wait_until(all_work, limit_seconds=_READY_SECONDS, every_seconds=0.2):
+        if not wait_until(have_all_started, limit_seconds=_READY_SECONDS, every_seconds=0.2):
             raise RuntimeError(f"not all processes were up in {_READY_SECONDS:g} s")
 
     def _run(self, name: str, arguments: list[str], **more: str) -> None:
@@ -229,8 +233,8 @@ class System:
         self.supervisor.start(ChildProcess(name, argv, {**self.env, **more}))
 
 
-def _through(url: str, port: int) -> str:
-    """Return the URL with the same login at the proxy's port."""
+def _url_through_proxy(url: str, port: int) -> str:
+    """Return the URL with its login, but with the address of the proxy's port."""
     parts = urlsplit(url)
     login = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}", query=""))

@@ -20,16 +20,16 @@ from chaos.scene import GIVE_UP_SECONDS, Scene
 def start_threads(scene: Scene) -> list[threading.Thread]:
     """Start every thread of the traffic."""
     threads = [
-        threading.Thread(target=partial(_work, scene, name, work), name=name, daemon=True)
-        for part in (spending, holds, phones, overlong, outgoing, predial, changes, payments)
-        for name, work in part.threads(scene)
+        threading.Thread(target=partial(_run_thread, scene, name, work), name=name, daemon=True)
+        for module in (spending, holds, phones, overlong, outgoing, predial, changes, payments)
+        for name, work in module.threads(scene)
     ]
     for thread in threads:
         thread.start()
     return threads
 
 
-def _work(scene: Scene, name: str, work: Callable[[], None]) -> None:
+def _run_thread(scene: Scene, name: str, work: Callable[[], None]) -> None:
     try:
         work()
     except BaseException:

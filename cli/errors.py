@@ -28,23 +28,23 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        _stop(describe_refusal(refused.code, refused.detail), 1)
+        _exit_with_line(describe_refusal(refused.code, refused.detail), 1)
     except (Failure, EmbeddedServerError, ProcessNotReady, WaitExpired) as error:
-        _stop(str(error), 1)
+        _exit_with_line(str(error), 1)
     except NotYet as error:
-        _stop(database_errors.describe(error), 1)
+        _exit_with_line(database_errors.describe(error), 1)
     except OutcomeUnknown as error:
-        _stop(f"{error}: check whether it was done before you repeat it", 1)
+        _exit_with_line(f"{error}: check whether it was done before you repeat it", 1)
     except SettingsError as error:
-        _stop(str(error), 2)
+        _exit_with_line(str(error), 2)
 
 
 def describe_refusal(code: Code, detail: str = "") -> str:
-    """Write a code with its title and, if there is more to say, the detail."""
+    """Describe a refusal in one line: its code, title and, if given, detail."""
     title = code.title.removesuffix(".") if detail else code.title
     return f"{code}: {title}: {detail}" if detail else f"{code}: {title}"
 
 
-def _stop(line: str, code: int) -> None:
+def _exit_with_line(line: str, code: int) -> None:
     sys.stderr.write(f"holdfast: {line}\n")
     raise typer.Exit(code)

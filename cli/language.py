@@ -2,7 +2,7 @@
 
 The rules: a function's docstring opens with an imperative, the first line of a docstring has at
 most 80 characters, no text and no defined name uses a banned term, a test's name has at most 70
-characters, and a log event is a snake_case key that is written out.
+characters, and a log event is a literal snake_case key.
 Text in backticks and quotes is not checked, because it names code or quotes a message.
 """
 
@@ -28,24 +28,24 @@ BANNED = re.compile(
     r"|posture|told|tells?|by hand|stands?(?!-)|owed|words?|hands?)\b",
     re.IGNORECASE,
 )
-#: Parts that no defined name may have, as `_PART` splits it.
+#: Parts that no defined name may have, as `_NAME_PART` splits it.
 _BANNED_PARTS = frozenset(
     {"told", "tell", "tells", "door", "doors", "house", "bell", "bells", "sieve", "patience"}
     | {"patient", "patiently", "nobody", "somebody", "anybody", "whoever"}
 )
 #: A column, whose rename would need a migration.
 _EXEMPT_NAMES = frozenset({"end_told_at"})
-_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-#: How a function's docstring may not open, because these are no imperatives.
-_NO_IMPERATIVE = frozenset(
+_NAME_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+#: Openings that a function's docstring may not have, because they are no imperatives.
+_NON_IMPERATIVES = frozenset(
     {"this", "the", "a", "an", "it", "its", "that", "these", "those", "whether", "what", "which"}
     | {"where", "when", "who", "how", "if", "for", "of", "in", "on", "as", "no", "not", "one"}
     | {"each", "every", "all", "some", "our", "their", "true", "false", "none", "gives"}
 )
-#: Imperatives that end like a third person.
-_ENDS_WITH_S = frozenset({"access", "address", "discuss", "express", "pass", "process"})
-_CODE = re.compile(r"`[^`]*`|\"[^\"]*\"")
-#: A logger, as it is written at the place of a call: `log`, `_log`, `self._log(...)`.
+#: Imperatives that end in s, like a verb in the third person.
+_IMPERATIVES_IN_S = frozenset({"access", "address", "discuss", "express", "pass", "process"})
+_QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"")
+#: A logger, as a call of it is written: `log`, `_log`, `self._log(...)`.
 _LOGGER = re.compile(r"(^|\.)_?log(ger)?\b")
 _LOG_METHODS = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
 _EVENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -74,7 +74,7 @@ def check_document(path: str, text: str) -> list[str]:
         if line.lstrip().startswith("```"):
             in_code = not in_code
         elif not in_code and not line.startswith("    "):
-            findings += [f"{path}:{number}: {message}" for message in _banned(line)]
+            findings += [f"{path}:{number}: {message}" for message in _banned_terms(line)]
     return findings
 
 
@@ -112,12 +112,12 @@ def _docstring_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
         if _must_be_imperative(node) and not _is_imperative(opening):
             yield line, f"the docstring opens with no imperative: {opening[:40]}"
         for offset, part in enumerate(text.splitlines()):
-            for message in _banned(part):
+            for message in _banned_terms(part):
                 yield line + offset, message
 
 
 def _must_be_imperative(node: _Definition) -> bool:
-    """Return whether it is a function other than a test, a fixture or a property."""
+    """Return whether this is a function, but no test, fixture or property."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return False
     decorators = " ".join(ast.unparse(one) for one in node.decorator_list)
@@ -126,14 +126,14 @@ def _must_be_imperative(node: _Definition) -> bool:
 
 def _is_imperative(opening: str) -> bool:
     first = re.sub(r"\W.*", "", opening).lower()
-    third_person = first.endswith("s") and first not in _ENDS_WITH_S
-    return bool(first) and first not in _NO_IMPERATIVE and not third_person
+    third_person = first.endswith("s") and first not in _IMPERATIVES_IN_S
+    return bool(first) and first not in _NON_IMPERATIVES and not third_person
 
 
 def _comment_findings(source: str) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT and not _PRAGMA.match(token.string):
-            for message in _banned(token.string):
+            for message in _banned_terms(token.string):
                 yield token.start[0], message
 
 
@@ -147,7 +147,7 @@ def _test_name_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def _name_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for line, name in sorted(set(_defined_names(tree))):
-        parts = {part.lower() for part in _PART.findall(name)}
+        parts = {part.lower() for part in _NAME_PART.findall(name)}
         if parts & _BANNED_PARTS and name not in _EXEMPT_NAMES:
             yield line, f"banned term in a name: {name}"
 
@@ -182,8 +182,8 @@ def _is_event(first: list[ast.expr]) -> bool:
     return isinstance(event, str) and _EVENT.fullmatch(event) is not None
 
 
-def _banned(text: str) -> list[str]:
-    return [f"banned term: {found}" for found in BANNED.findall(_CODE.sub("", text))]
+def _banned_terms(text: str) -> list[str]:
+    return [f"banned term: {found}" for found in BANNED.findall(_QUOTED.sub("", text))]
 
 
 def main() -> int:

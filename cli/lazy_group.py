@@ -1,7 +1,7 @@
 """A group of commands that imports a command's module when it is invoked.
 
 A process that is killed serves again only after its imports. A worker that imported every command
-would take twice as long. Help needs no import, because the group has the help texts.
+would take twice as long. A group shows its help without an import, because it has the help texts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typer.main import get_command, get_group
 
 
 @dataclass(frozen=True)
-class Lazy:
-    """Where a command is: a module and its attribute, a function or a Typer."""
+class LazyCommand:
+    """The place of a command: a module and its attribute, a function or a Typer."""
 
     #: The first paragraph of the command's own help.
     help: str
@@ -41,7 +41,7 @@ class Lazy:
         return command
 
 
-def lazy_group(commands: Mapping[str, Lazy]) -> type[TyperGroup]:
+def lazy_group(commands: Mapping[str, LazyCommand]) -> type[TyperGroup]:
     """Make the class of a group that loads one of these commands when it is invoked."""
 
     class LazyGroup(TyperGroup):

@@ -34,9 +34,10 @@ class StatementTooSlow(DatabaseBusy):
 
 
 #: Errors that the work itself causes. A repetition would most likely end in the same way.
-_TOO_SLOW = (errors.QueryCanceled, errors.IdleInTransactionSessionTimeout)
-#: Errors that pass. After a failover a server only reads; a new connection may reach the new one.
-_PASSING = (
+_TOO_SLOW_ERRORS = (errors.QueryCanceled, errors.IdleInTransactionSessionTimeout)
+#: Errors that pass. After a failover, the old server is read-only. A new connection may reach the
+#: new primary.
+_PASSING_ERRORS = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
     errors.SerializationFailure,
@@ -48,9 +49,12 @@ _PASSING = (
 def transient_error(cause: BaseException | None) -> DatabaseBusy | None:
     """Convert an error of the server or the connection, if a later try may succeed.
 
-    A full disk is not converted, because it stays full until a person acts.
+    Otherwise the result is None. A full disk is not converted, because it stays full until a person
+    acts.
     """
-    if isinstance(cause, errors.DiskFull) or not isinstance(cause, _TOO_SLOW + _PASSING):
+    if isinstance(cause, errors.DiskFull) or not isinstance(
+        cause, _TOO_SLOW_ERRORS + _PASSING_ERRORS
+    ):
         return None
-    kind = StatementTooSlow if isinstance(cause, _TOO_SLOW) else DatabaseBusy
-    return kind(f"database: {type(cause).__name__}")
+    error_class = StatementTooSlow if isinstance(cause, _TOO_SLOW_ERRORS) else DatabaseBusy
+    return error_class(f"database: {type(cause).__name__}")

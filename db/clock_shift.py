@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 from db.waits import LEASE_SECONDS_MAX
 
 #: Every open job may have to be moved, which can take longer than the application's usual limit.
-#: The statement waits for a locked row. A row that it skipped would stay as far in the future.
-_LIMIT = text(
+#: The statement waits for a locked row. If it skipped the row, the row's wait would stay too long.
+_SET_TIMEOUTS = text(
     "SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '5s', true)"
 )
-# A live call's talk time is computed from `metered_from`. The value stays for a call that began
-# after the step. Every live call becomes due for a tick.
-_CALLS = text(
+# The meter computes a live call's talk time from `metered_from`. The value stays for a call that
+# began after the step. Every live call becomes due for a tick.
+_SHIFT_CALLS = text(
     "WITH live AS MATERIALIZED (SELECT organization_id, id FROM calls WHERE tick_at IS NOT NULL"
     " ORDER BY organization_id, id FOR NO KEY UPDATE)"
     " UPDATE calls SET tick_at = :now, metered_from = CASE"
@@ -32,7 +32,7 @@ _CALLS = text(
 )
 # A job that was staged after the step stays. A lease that was taken after the step is recognized
 # by its length, which does not exceed the longest lease.
-_JOBS = text(
+_SHIFT_JOBS = text(
     "WITH waiting AS MATERIALIZED (SELECT id FROM jobs WHERE ring_at IS NOT NULL"
     " AND greatest(due_at, ring_at, lease_until) > CAST(:now AS timestamptz)"
     " AND NOT (staged_at > CAST(:now AS timestamptz) - make_interval(secs => :within)"
@@ -48,8 +48,8 @@ _JOBS = text(
     " RETURNING jobs.id"
 )
 # Only the ledger's functions may change holds. Holds that were made after the step stay.
-_HOLDS = text("SELECT shift_call_holds(CAST(:now AS timestamptz), :seconds)")
-_BRANDS = text(
+_SHIFT_HOLDS = text("SELECT shift_call_holds(CAST(:now AS timestamptz), :seconds)")
+_SHIFT_BRANDS = text(
     "UPDATE brands SET twilio_lease_until = CASE"
     " WHEN twilio_lease_until > CAST(:now AS timestamptz) + make_interval(secs => :lease)"
     " THEN twilio_lease_until - step ELSE twilio_lease_until END,"
@@ -59,12 +59,12 @@ _BRANDS = text(
     " FROM make_interval(secs => :seconds) AS step"
     " WHERE greatest(twilio_lease_until, twilio_unsure_until) > :now"
 )
-_SUBSCRIPTIONS = text(
+_SHIFT_SUBSCRIPTIONS = text(
     "UPDATE subscriptions SET look_lease_until = look_lease_until"
     " - make_interval(secs => :seconds) WHERE look_lease_until"
     " > CAST(:now AS timestamptz) + make_interval(secs => :lease)"
 )
-_SCHEDULES = text(
+_SHIFT_SCHEDULES = text(
     "UPDATE schedules SET next_at = next_at - make_interval(secs => :seconds)"
     " WHERE next_at > CAST(:now AS timestamptz) + make_interval(secs => every_seconds)"
 )
@@ -79,7 +79,7 @@ def shift_waits(
     Returns the number of calls, jobs and holds that were moved. Raises: OperationalError if a row
     stays locked for 5 s; nothing is moved then.
     """
-    session.execute(_LIMIT)
+    session.execute(_SET_TIMEOUTS)
     values: dict[str, Any] = {
         "now": now,
         "seconds": float(seconds),
@@ -87,10 +87,10 @@ def shift_waits(
         "lease": LEASE_SECONDS_MAX,
     }
     # The order follows the lock order: jobs, subscriptions, holds, calls, brands.
-    jobs = session.execute(_JOBS, values).all()
-    session.execute(_SCHEDULES, values)
-    session.execute(_SUBSCRIPTIONS, values)
-    holds = session.execute(_HOLDS, values).scalar_one()
-    calls = session.execute(_CALLS, values).all()
-    session.execute(_BRANDS, values)
+    jobs = session.execute(_SHIFT_JOBS, values).all()
+    session.execute(_SHIFT_SCHEDULES, values)
+    session.execute(_SHIFT_SUBSCRIPTIONS, values)
+    holds = session.execute(_SHIFT_HOLDS, values).scalar_one()
+    calls = session.execute(_SHIFT_CALLS, values).all()
+    session.execute(_SHIFT_BRANDS, values)
     return {"calls": len(calls), "jobs": len(jobs), "holds": holds}

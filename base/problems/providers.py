@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base.problems.code import Code
 
-_UNCHANGED = "No money moved. Nothing changed at the provider."
+_NOTHING_MOVED_OR_CHANGED = "No money moved. Nothing changed at the provider."
 
 SUBACCOUNT_MISSING = Code(
     "SUBACCOUNT_MISSING",
@@ -45,14 +45,14 @@ INVALID_ID = Code(
     400,
     "The id cannot be one of the provider's.",
     "Correct the id.",
-    money=_UNCHANGED,
+    money=_NOTHING_MOVED_OR_CHANGED,
 )
 INVALID_STATUS = Code(
     "INVALID_STATUS",
     400,
     "A subaccount is only ever set to active or suspended.",
     "Correct the caller.",
-    money=_UNCHANGED,
+    money=_NOTHING_MOVED_OR_CHANGED,
 )
 PARENT_ACCOUNT = Code(
     "PARENT_ACCOUNT",
@@ -66,5 +66,5 @@ UNKNOWN_PROVIDER = Code(
     400,
     "There is no billing provider with this name.",
     "Use a provider that the installation supports.",
-    money=_UNCHANGED,
+    money=_NOTHING_MOVED_OR_CHANGED,
 )

@@ -36,7 +36,7 @@ def list_operator_actions(
     as_json: Json = False,
 ) -> None:
     """List operator actions, newest first."""
-    found = in_transaction(
+    page = in_transaction(
         lambda session, _: list_actions(
             session,
             organization_id=organization,
@@ -47,5 +47,5 @@ def list_operator_actions(
             limit=limit,
         )
     )
-    cursor = found[-1].id if len(found) == limit else None
-    show_page([asdict(one) for one in found], cursor, as_json, "operator actions")
+    cursor = page[-1].id if len(page) == limit else None
+    show_page([asdict(action) for action in page], cursor, as_json, "operator actions")

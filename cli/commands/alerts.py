@@ -46,7 +46,7 @@ def list_alerts(
 
 @app.command("clear")
 def clear_alert(
-    alert_id: Annotated[int, typer.Argument(help="Its number in the list.", min=1)],
+    alert_id: Annotated[int, typer.Argument(help="The alert's number in the list.", min=1)],
     why: Why,
     by: By = "",
     as_json: Json = False,

@@ -31,28 +31,28 @@ def auto_top_up(
     below: Annotated[str, typer.Option(help="Top up when less is available, such as 20.")] = "",
     amount: Annotated[str, typer.Option(help="Amount of one top-up, such as 50.")] = "",
     day_cap: Annotated[str, typer.Option(help="Highest total in 24 hours, such as 200.")] = "",
-    day_count: Annotated[int, typer.Option(help="Most top-ups in 24 hours.")] = 3,
-    off: Annotated[bool, typer.Option("--off", help="Switch it off.")] = False,
+    day_count: Annotated[int, typer.Option(help="Largest number of top-ups in 24 hours.")] = 3,
+    off: Annotated[bool, typer.Option("--off", help="Switch automatic top-up off.")] = False,
     why: WhyIfChanged = "",
     by: By = "",
     as_json: Json = False,
 ) -> None:
     """Show automatic top-up and its latest decisions, or switch it on or off."""
-    given = {
+    options = {
         "--provider": provider,
         "--payment-method": method,
         "--below": below,
         "--amount": amount,
         "--day-cap": day_cap,
     }
-    missing = [name for name, value in given.items() if not value]
+    missing = [name for name, value in options.items() if not value]
     with clear_errors():
-        if off and len(missing) < len(given):
+        if off and len(missing) < len(options):
             raise Failure("--off cannot be combined with terms")
-        if 0 < len(missing) < len(given):
+        if 0 < len(missing) < len(options):
             raise Failure(f"missing: {', '.join(missing)}")
 
-    def work(session: Session, now: datetime) -> dict[str, Any]:
+    def read_or_change(session: Session, now: datetime) -> dict[str, Any]:
         currency = currency_of(session, organization_id)
         if off:
             operator_actions.switch_top_up_off_manually(
@@ -73,19 +73,19 @@ def auto_top_up(
                 operator=acting_operator(by, why),
                 now=now,
             )
-        return _described(organization_id, currency, read_top_up(session, organization_id))
+        return _to_dict(organization_id, currency, read_top_up(session, organization_id))
 
-    show(in_transaction(work), as_json)
+    show(in_transaction(read_or_change), as_json)
 
 
-def _described(organization_id: str, currency: str, found: TopUpView) -> dict[str, Any]:
+def _to_dict(organization_id: str, currency: str, view: TopUpView) -> dict[str, Any]:
     # If automatic top-up was never switched on, the output has the same keys with null.
     names = [field.name for field in fields(TopUpSettingsView)]
-    settings = dict.fromkeys(names) if found.settings is None else asdict(found.settings)
+    settings = dict.fromkeys(names) if view.settings is None else asdict(view.settings)
     return {
         "organization_id": organization_id,
-        "state": found.state,
+        "state": view.state,
         "currency": currency,
         **settings,
-        "decisions": [asdict(one) for one in found.decisions],
+        "decisions": [asdict(one) for one in view.decisions],
     }

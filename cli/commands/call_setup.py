@@ -1,4 +1,4 @@
-"""Sets up an organization's rates, call terms and entry points."""
+"""Set up an organization's rates, call terms and entry points."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Route = Annotated[
 def list_rates(organization_id: Org, as_json: Json = False) -> None:
     """List an organization's rates."""
     rows = in_transaction(lambda session, _: setup_queries.list_rates(session, organization_id))
-    show([asdict(one) for one in rows], as_json, "rates")
+    show([asdict(rate) for rate in rows], as_json, "rates")
 
 
 @rates.command("set")
@@ -58,11 +58,11 @@ def set_rate(
         currency = wallet_queries.currency_of(session, organization_id)
         rate = Rate(micros_of(per_minute, currency), increment, micros_of(minimum, currency))
         call_rates.set_rate(session, organization_id, rate, route=route, operator=operator, now=now)
-        return _prices(rate, currency)
+        return _rate_fields(rate, currency)
 
-    done = {"organization_id": organization_id, "action": "set_rate", "route": route}
-    done |= in_transaction(work)
-    print_result(f"{route}: {per_minute} a minute", done, as_json)
+    result = {"organization_id": organization_id, "action": "set_rate", "route": route}
+    result |= in_transaction(work)
+    print_result(f"{route}: {per_minute} a minute", result, as_json)
 
 
 @rates.command("remove")
@@ -75,13 +75,13 @@ def remove_rate(
     def work(session: Session, now: datetime) -> bool:
         return call_rates.remove_rate(session, organization_id, route, operator=operator, now=now)
 
-    done = {
+    result = {
         "organization_id": organization_id,
         "action": "remove_rate",
         "route": route,
         "changed": in_transaction(work),
     }
-    _print_removed(route, done, as_json)
+    _print_removed(route, result, as_json)
 
 
 @terms.command("show")
@@ -131,7 +131,7 @@ def set_terms(
 ) -> None:
     """Change an organization's call terms. Options that are not given stay unchanged."""
     operator = acting_operator(by, why)
-    given = {
+    options = {
         "step_seconds": step_seconds,
         "margin_seconds": margin_seconds,
         "warn_before_seconds": warn_before_seconds,
@@ -144,7 +144,7 @@ def set_terms(
         "warning_text": warning_text,
         "ending_text": ending_text,
     }
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
 
     if not changes:
         with clear_errors():
@@ -154,8 +154,8 @@ def set_terms(
             session, organization_id, changes, operator=operator, now=now
         )
     )
-    done = {"organization_id": organization_id, "action": "set_terms", "terms": changes}
-    print_result(f"changed: {', '.join(changes)}", done, as_json)
+    result = {"organization_id": organization_id, "action": "set_terms", "terms": changes}
+    print_result(f"changed: {', '.join(changes)}", result, as_json)
 
 
 @entry_points.command("list")
@@ -178,7 +178,7 @@ def list_entry_points(
         )
     )
     cursor = f"{page[-1].kind}/{page[-1].external_id}" if len(page) == limit else None
-    show_page([asdict(one) for one in page], cursor, as_json, "entry points")
+    show_page([asdict(entry_point) for entry_point in page], cursor, as_json, "entry points")
 
 
 @entry_points.command("add")
@@ -232,16 +232,16 @@ def remove_entry_point(
             session, kind, external_id, operator=operator, now=now
         )
 
-    done = {
+    result = {
         "kind": kind,
         "external_id": external_id,
         "action": "remove_entry_point",
         "changed": in_transaction(work),
     }
-    _print_removed(f"{kind} {external_id}", done, as_json)
+    _print_removed(f"{kind} {external_id}", result, as_json)
 
 
-def _prices(rate: Rate, currency: str) -> dict[str, Any]:
+def _rate_fields(rate: Rate, currency: str) -> dict[str, Any]:
     return {
         "per_minute_micros": rate.micros_per_minute,
         "increment_seconds": rate.increment_seconds,
@@ -250,7 +250,9 @@ def _prices(rate: Rate, currency: str) -> dict[str, Any]:
     }
 
 
-def _print_removed(what: str, done: dict[str, Any], as_json: bool) -> None:
+def _print_removed(subject: str, result: dict[str, Any], as_json: bool) -> None:
     print_result(
-        f"{what}: {'removed' if done['changed'] else 'not found; nothing changed'}", done, as_json
+        f"{subject}: {'removed' if result['changed'] else 'not found; nothing changed'}",
+        result,
+        as_json,
     )

@@ -29,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, end and settle calls; 
 app.add_typer(call_setup.rates, name="rate")
 app.add_typer(call_setup.terms, name="terms")
 app.add_typer(call_setup.entry_points, name="entry-point")
-# The name until now. Scripts may still use it.
+# The group's former name. Scripts may still use it.
 app.add_typer(call_setup.entry_points, name="door", hidden=True)
 
 #: Vapi bills in US dollars.
@@ -59,7 +59,9 @@ def list_calls(
         typer.Option(help="Only this billing state. Settled calls require --org or --since."),
     ] = None,
     unsettled: Annotated[bool, typer.Option(help="Only calls that are not settled.")] = False,
-    since: Annotated[datetime | None, typer.Option(help="Only calls since then (UTC).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only calls since this instant (UTC).")
+    ] = None,
     after: Annotated[
         str | None, typer.Option(help="ORGANIZATION/CALL of a page's last row.")
     ] = None,
@@ -86,7 +88,7 @@ def list_calls(
             limit=limit,
         )
         cursor = call_queries.cursor_of(page[-1]) if len(page) == limit else None
-        return [_line(call, now) for call in page], cursor
+        return [_call_row(call, now) for call in page], cursor
 
     rows, cursor = in_transaction(read)
     show_page(rows, cursor, as_json, "calls", columns=_LIST_COLUMNS)
@@ -100,13 +102,13 @@ def show_call(call_id: CallId, org: OfOrg = None, as_json: Json = False) -> None
         call = call_queries.find_call(session, call_id, org)
         if call is None:
             raise CallNotFound(call_id)
-        seen = call_queries.see_call(session, call)
+        view = call_queries.see_call(session, call)
         return {
-            **_described(seen, now),
-            "entries": [_entry(row, call.currency) for row in seen.entries],
+            **_call_details(view, now),
+            "entries": [_entry_row(row, call.currency) for row in view.entries],
             "timeline": [
-                {"at": one.at, "event": one.what, "detail": one.detail or None}
-                for one in seen.timeline
+                {"at": step.at, "event": step.what, "detail": step.detail or None}
+                for step in view.timeline
             ],
         }
 
@@ -120,8 +122,8 @@ def end_call(
     """Order the end of a call. It counts as over when its provider reports the end."""
     operator = acting_operator(by, why)
 
-    def work(session: Session, now: datetime) -> dict[str, Any]:
-        call = _meant(session, call_id, org)
+    def order_end(session: Session, now: datetime) -> dict[str, Any]:
+        call = _find_only_call(session, call_id, org)
         ending = endings.end_manually(
             session, call.organization_id, call.id, operator=operator, now=now
         )
@@ -132,9 +134,9 @@ def end_call(
             "changed": ending,
         }
 
-    done = in_transaction(work)
-    state = "is being ended" if done["changed"] else "was already ending or over; nothing changed"
-    print_result(f"{done['call_id']}: {state}", done, as_json)
+    result = in_transaction(order_end)
+    state = "is being ended" if result["changed"] else "was already ending or over; nothing changed"
+    print_result(f"{result['call_id']}: {state}", result, as_json)
 
 
 @app.command("settle")
@@ -151,8 +153,8 @@ def settle_call(
     with clear_errors():
         duration_ms = _milliseconds_of(seconds)
 
-    def work(session: Session, now: datetime) -> dict[str, Any]:
-        call = _meant(session, call_id, org)
+    def settle(session: Session, now: datetime) -> dict[str, Any]:
+        call = _find_only_call(session, call_id, org)
         settlement.settle_manually(
             session,
             call.organization_id,
@@ -170,9 +172,9 @@ def settle_call(
             "currency": call.currency,
         }
 
-    done = in_transaction(work)
-    cost = text_from_micros(done["cost_micros"] or 0, done["currency"])
-    print_result(f"{done['call_id']}: charged {cost} {done['currency']}", done, as_json)
+    result = in_transaction(settle)
+    cost = text_from_micros(result["cost_micros"] or 0, result["currency"])
+    print_result(f"{result['call_id']}: charged {cost} {result['currency']}", result, as_json)
 
 
 @app.command("costs")
@@ -194,30 +196,30 @@ def costs(
         )
         return [
             {
-                "day": one.day,
-                "organization_id": one.organization_id,
-                "calls": one.calls,
-                "duration_seconds": one.seconds,
-                "cost_micros": one.cost_micros,
-                "currency": one.currency,
-                "provider_cost_micros": one.provider_cost_micros,
+                "day": costs_of_day.day,
+                "organization_id": costs_of_day.organization_id,
+                "calls": costs_of_day.calls,
+                "duration_seconds": costs_of_day.seconds,
+                "cost_micros": costs_of_day.cost_micros,
+                "currency": costs_of_day.currency,
+                "provider_cost_micros": costs_of_day.provider_cost_micros,
                 "provider_cost_currency": _PROVIDER_CURRENCY,
             }
-            for one in days
+            for costs_of_day in days
         ]
 
     show(in_transaction(read), as_json, "costs of calls")
 
 
-def _meant(session: Session, call_id: str, org: str | None) -> Call:
-    """Return the call that a command changes; refuse an id that several calls have."""
+def _find_only_call(session: Session, call_id: str, org: str | None) -> Call:
+    """Find the call that a command changes. Refuse an id that several calls have."""
     call = call_queries.find_call(session, call_id, org, alone=True)
     if call is None:
         raise CallNotFound(call_id)
     return call
 
 
-def _line(call: Call, now: datetime) -> dict[str, Any]:
+def _call_row(call: Call, now: datetime) -> dict[str, Any]:
     began = call.metered_from
     duration_ms = call.duration_ms
     if duration_ms is None and began is not None and call.ended_seen_at is None:
@@ -238,17 +240,17 @@ def _line(call: Call, now: datetime) -> dict[str, Any]:
     }
 
 
-def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
-    call, hold = seen.call, seen.hold
+def _call_details(view: CallSeen, now: datetime) -> dict[str, Any]:
+    call, hold = view.call, view.hold
     ordered_ms, ended_ms = call_queries.ending_ms(call)
     return {
-        **_line(call, now),
+        **_call_row(call, now),
         "billing_meaning": STATES[billing_state(call)].money,
         "provider_call_id": call.provider_call_id,
         "twilio_call_sid": call.twilio_call_sid,
         "appointment_id": call.appointment_id,
         "campaign_id": call.campaign_id,
-        "merged_ids": seen.merged,
+        "merged_ids": view.merged,
         "withheld_for_id": withheld_for(call),
         "our_number": call.our_party,
         "route": call.rate_route,
@@ -271,7 +273,7 @@ def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
     }
 
 
-def _entry(row: WalletEntry, currency: str) -> dict[str, Any]:
+def _entry_row(row: WalletEntry, currency: str) -> dict[str, Any]:
     return {
         "entry_no": row.entry_no,
         "kind": row.kind,
@@ -284,7 +286,7 @@ def _entry(row: WalletEntry, currency: str) -> dict[str, Any]:
 
 def _milliseconds_of(seconds: str) -> int:
     try:
-        given = Decimal(seconds)
-        return int((given * 1000).to_integral_value(ROUND_HALF_UP))
+        number = Decimal(seconds)
+        return int((number * 1000).to_integral_value(ROUND_HALF_UP))
     except (InvalidOperation, ValueError, OverflowError):
         raise Failure(f"--seconds must be a number such as 83.5, not {seconds!r}") from None

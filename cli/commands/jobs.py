@@ -11,7 +11,7 @@ import typer
 
 from base.operators import Operator
 from cli.commands.output import print_result, show, show_page
-from cli.commands.shared import acting, acting_operator, in_transaction, utc
+from cli.commands.shared import acting_operator, in_transaction, open_database, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.jobs.search import PAGE_MAX, SEARCHABLE_STATES, Filters
@@ -188,7 +188,7 @@ def _act_manually(
     as_json: bool,
 ) -> None:
     """Apply an action to one named job, or to those of many jobs that still allow it."""
-    with acting() as do:
+    with open_database() as do:
         if job_ids and len(job_ids) == 1:
             do(lambda session, now: operation(session, job_ids[0], operator=operator, now=now))
             _report(verb, 1, 1, as_json)

@@ -28,10 +28,12 @@ app = typer.Typer(no_args_is_help=True, help="Circuit breakers and rate limits o
 @app.command("list")
 def list_providers(as_json: Json = False) -> None:
     """List circuit breakers: state, failures, rate limit and held-back accounts."""
-    with _circuits() as circuits:
-        found = states.read_states(circuits.client, circuits.window_seconds)
+    with _open_circuits() as circuits:
+        circuit_states = states.read_states(circuits.client, circuits.window_seconds)
     rates = rates_of(load_settings())
-    rows = [_row(state, rates.get((state.provider, state.call_class))) for state in found]
+    rows = [
+        _state_row(state, rates.get((state.provider, state.call_class))) for state in circuit_states
+    ]
     show(rows, as_json, "providers")
 
 
@@ -49,13 +51,13 @@ def close_circuit(
     if provider not in CALLED:
         with clear_errors():
             raise Failure(f"{provider} has no circuits, because Holdfast does not call it")
-    # Recorded first: Redis keeps its own note for one day only, for display.
+    # PostgreSQL records the action first. Redis keeps its copy for one day only, for display.
     in_transaction(
         lambda session, now: record_action(
             session, "circuit.close", subject, operator=operator, now=now
         )
     )
-    with _circuits() as circuits:
+    with _open_circuits() as circuits:
         was_open = states.close_circuit(circuits.client, provider, call_class, operator=operator)
     print_result(
         f"{provider} {call_class}: {'closed' if was_open else 'was already closed'}",
@@ -69,7 +71,7 @@ def close_circuit(
     )
 
 
-def _row(state: CircuitState, per_second: float | None) -> dict[str, Any]:
+def _state_row(state: CircuitState, per_second: float | None) -> dict[str, Any]:
     return {
         "provider": state.provider,
         "request_class": state.call_class,
@@ -87,16 +89,16 @@ def _row(state: CircuitState, per_second: float | None) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _circuits() -> Iterator[Circuits]:
+def _open_circuits() -> Iterator[Circuits]:
     with clear_errors():
         settings = load_settings()
         configure(settings.log_level, settings.log_format)
         url = settings.redis_url or addresses()[1]
         if not url:
             raise SettingsError("missing setting: REDIS_URL (or run: holdfast up)")
-        made = Circuits.from_settings(settings.model_copy(update={"redis_url": url}))
-        with contextlib.closing(made):
+        circuits = Circuits.from_settings(settings.model_copy(update={"redis_url": url}))
+        with contextlib.closing(circuits):
             try:
-                yield made
+                yield circuits
             except redis.RedisError as error:
                 raise Failure(f"Redis did not answer: {error}") from None

@@ -37,22 +37,22 @@ def acting_operator(by: str, why: str) -> Operator:
     raise AssertionError("unreachable")
 
 
-def what_followed(done: Enforcement) -> str:
+def consequences_text(enforcement: Enforcement) -> str:
     """Describe what an operator action did to campaigns and calls."""
     return (
-        f"campaigns paused {done.campaigns_paused}, resumed {done.campaigns_resumed};"
-        f" calls ended {done.calls_ended}"
+        f"campaigns paused {enforcement.campaigns_paused}, resumed {enforcement.campaigns_resumed};"
+        f" calls ended {enforcement.calls_ended}"
     )
 
 
-def consequences(done: Enforcement) -> dict[str, Any]:
+def consequence_fields(enforcement: Enforcement) -> dict[str, Any]:
     """Return what an operator action did, as typed values."""
     return {
-        **permission(done.block),
-        "subscription_state": done.subscription_state,
-        "campaigns_paused": done.campaigns_paused,
-        "campaigns_resumed": done.campaigns_resumed,
-        "calls_ended": done.calls_ended,
+        **permission(enforcement.block),
+        "subscription_state": enforcement.subscription_state,
+        "campaigns_paused": enforcement.campaigns_paused,
+        "campaigns_resumed": enforcement.campaigns_resumed,
+        "calls_ended": enforcement.calls_ended,
     }
 
 
@@ -62,10 +62,10 @@ def permission(block: BlockReason | None) -> dict[str, Any]:
 
 
 @contextmanager
-def acting() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]:
+def open_database() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]:
     """Provide a function that runs fn(session, now) in a transaction of its own.
 
-    Without DATABASE_URL it is the embedded database that `holdfast up` keeps running.
+    If DATABASE_URL is not set, the database is the embedded one that `holdfast up` runs.
     """
     with clear_errors():
         url, redis_url = addresses()
@@ -86,38 +86,38 @@ def acting() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]:
 
 def in_transaction(fn: Callable[[Session, datetime], T]) -> T:
     """Run fn(session, now) in one transaction on the configured database."""
-    with acting() as do:
-        return do(fn)
+    with open_database() as run_transaction:
+        return run_transaction(fn)
     raise AssertionError("unreachable")
 
 
 def addresses() -> tuple[str, str]:
     """Return DATABASE_URL and REDIS_URL, or those of the embedded servers.
 
-    Raises: SettingsError when neither is there.
+    Raises: SettingsError if DATABASE_URL is not set and no embedded server was started.
     """
     settings = load_settings()
     state = state_folder(settings)
-    known = state / "addresses.json"
+    addresses_file = state / "addresses.json"
     if settings.database_url:
         return settings.database_url, settings.redis_url
-    if not known.exists():
+    if not addresses_file.exists():
         raise SettingsError("missing setting: DATABASE_URL (or run: holdfast up)")
-    saved = json.loads(known.read_text())
+    saved = json.loads(addresses_file.read_text())
     return saved["database_url"], settings.redis_url or saved["redis_url"]
 
 
 def owner_address() -> str:
-    """Return DATABASE_OWNER_URL, or the embedded server's.
+    """Return DATABASE_OWNER_URL, or the owner's address of the embedded server.
 
-    Raises: SettingsError when neither is there.
+    Raises: SettingsError if there is neither.
     """
     settings = load_settings()
     if settings.database_owner_url:
         return settings.database_owner_url
-    known = state_folder(settings) / "addresses.json"
-    if not settings.database_url and known.exists():
-        url: str | None = json.loads(known.read_text())["owner_url"]
+    addresses_file = state_folder(settings) / "addresses.json"
+    if not settings.database_url and addresses_file.exists():
+        url: str | None = json.loads(addresses_file.read_text())["owner_url"]
         if url:
             return url
     require(settings, "database_owner_url")
@@ -132,6 +132,6 @@ def micros_of(amount: str, currency: str) -> int:
     return Amount.from_text(amount, currency).micros
 
 
-def utc(given: datetime | None) -> datetime | None:
+def utc(instant: datetime | None) -> datetime | None:
     """Read an instant without a time zone as UTC."""
-    return None if given is None else given.replace(tzinfo=given.tzinfo or UTC)
+    return None if instant is None else instant.replace(tzinfo=instant.tzinfo or UTC)

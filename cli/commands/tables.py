@@ -16,21 +16,21 @@ from rich.text import Text
 
 from base.money import text_from_micros
 
-#: What a unit's suffix in a key becomes behind the value.
-_UNITS = {"_seconds": " s", "_ms": " ms"}
+#: The text after a value, for the suffix of its key that names the unit.
+_UNIT_TEXTS = {"_seconds": " s", "_ms": " ms"}
 _ID_SUFFIXES = ("_id", "_ids", "_sid")
 #: Columns whose text is coloured: those with these names, also after a prefix.
 _STATE_NAMES = ("status", "state", "outcome", "severity", "circuit")
-_GOOD = {
+_GREEN_VALUES = {
     *("active", "allowed", "admitted", "armed", "charged", "charging", "committed", "done"),
     *("in_line", "in_progress", "live", "on", "repaired", "running", "settled"),
 }
-_BAD = {
+_RED_VALUES = {
     *("critical", "dead", "declined", "failed", "frozen", "inactive", "needs_person", "refused"),
     *("silent", "suspended", "cancelled", "discarded", "unknown"),
 }
 _CIRCUIT_STYLES = {"closed": "green", "open": "red", "half-open": "yellow"}
-#: Booleans that are coloured, with the value that is good.
+#: Booleans that are coloured, each with the value that is green.
 _GOOD_BOOLEANS = {"may_spend": True, "consistent": True, "frozen": False}
 #: The narrowest column that is folded. A table that needs less is printed as records.
 _FOLDED_WIDTH_MIN = 8
@@ -41,12 +41,12 @@ def plain(data: Any, title: str = "", columns: Sequence[str] = ()) -> str:
     if isinstance(data, Mapping):
         return "".join(_plain_parts(data, title))
     if not data:
-        return _none(title)
+        return _empty_text(title)
     names = _columns(data, columns)
     lines = [[_heading(name) for name in names]]
     lines += [[_one_line(name, row) for name in names] for row in data]
     widths = [max(cell_len(line[at]) for line in lines) for at in range(len(names))]
-    return "".join(f"{_padded(line, widths)}\n" for line in lines)
+    return "".join(f"{_pad_cells(line, widths)}\n" for line in lines)
 
 
 def draw(data: Any, title: str, console: Console, columns: Sequence[str] = ()) -> None:
@@ -56,7 +56,7 @@ def draw(data: Any, title: str, console: Console, columns: Sequence[str] = ()) -
     that, each row is drawn as a record.
     """
     if isinstance(data, Mapping):
-        scalars, sections = _split(data)
+        scalars, sections = _split_sections(data)
         _draw_title(title, console)
         _draw_record(scalars, console)
         for name, rows in sections.items():
@@ -64,10 +64,10 @@ def draw(data: Any, title: str, console: Console, columns: Sequence[str] = ()) -
             draw(rows, _heading(name), console)
         return
     if not data:
-        console.print(Text(_none(title).rstrip()))
+        console.print(Text(_empty_text(title).rstrip()))
         return
     names = _columns(data, columns)
-    widths = _fitted(names, data, console.width)
+    widths = _fit_widths(names, data, console.width)
     if widths is None:
         _draw_title(title, console)
         for at, row in enumerate(data):
@@ -79,12 +79,12 @@ def draw(data: Any, title: str, console: Console, columns: Sequence[str] = ()) -
     for name, width in zip(names, widths, strict=True):
         table.add_column(_heading(name), width=width, overflow="fold", no_wrap=_is_id(name))
     for row in data:
-        table.add_row(*[Text(_text(name, row), _style(name, row.get(name))) for name in names])
+        table.add_row(*[Text(_cell_text(name, row), _style(name, row.get(name))) for name in names])
     console.print(table)
 
 
 def _plain_parts(record: Mapping[str, Any], title: str) -> list[str]:
-    scalars, sections = _split(record)
+    scalars, sections = _split_sections(record)
     parts = [f"{title}\n"] if title else []
     parts += [f"{name}{text}\n" for name, text, _ in _record_lines(scalars)]
     for name, rows in sections.items():
@@ -93,7 +93,7 @@ def _plain_parts(record: Mapping[str, Any], title: str) -> list[str]:
     return parts
 
 
-def _split(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split_sections(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a record's own values, and its lists of objects, which are tables."""
     sections = {
         name: value
@@ -113,7 +113,7 @@ def _record_lines(
     lines = []
     for name in names:
         style = _style(name, row.get(name))
-        whole = "none" if row.get(name) == [] else _text(name, row)
+        whole = "none" if row.get(name) == [] else _cell_text(name, row)
         for at, text in enumerate(whole.split("\n")):
             first = _heading(name) if at == 0 else ""
             lines.append((first + " " * (width - cell_len(first)) if text else first, text, style))
@@ -134,7 +134,7 @@ def _draw_title(title: str, console: Console) -> None:
         console.print(Text(title, style="italic"))
 
 
-def _none(title: str) -> str:
+def _empty_text(title: str) -> str:
     return f"{title}: none\n" if title else "none\n"
 
 
@@ -152,7 +152,7 @@ def _heading(name: str) -> str:
 
 
 def _without_unit(name: str) -> str:
-    for suffix in ("_micros", *_UNITS):
+    for suffix in ("_micros", *_UNIT_TEXTS):
         name = name.removesuffix(suffix)
     return name
 
@@ -161,16 +161,16 @@ def _is_id(name: str) -> bool:
     return name.endswith(_ID_SUFFIXES) or name == "process"
 
 
-def _text(name: str, row: Mapping[str, Any]) -> str:
+def _cell_text(name: str, row: Mapping[str, Any]) -> str:
     """Return one value of a row as text; only an object has more than one line."""
     value = row.get(name)
     if name.endswith("_micros") and isinstance(value, int):
-        own = row.get(f"{name.removesuffix('_micros')}_currency")
-        currency = own or row["currency"]
+        own_currency = row.get(f"{name.removesuffix('_micros')}_currency")
+        currency = own_currency or row["currency"]
         return f"{text_from_micros(value, currency)} {currency}"
     text = _value_text(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        text += next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
+        text += next((unit for suffix, unit in _UNIT_TEXTS.items() if name.endswith(suffix)), "")
     return text
 
 
@@ -180,36 +180,38 @@ def _value_text(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, Mapping):
-        return "\n".join(_nested(name, value) for name in value)
+        return "\n".join(_nested_line(name, value) for name in value)
     if isinstance(value, list | tuple):
-        joint = "; " if any(isinstance(one, Mapping) for one in value) else ", "
-        return joint.join(_value_text(one).replace("\n", ", ") for one in value)
+        separator = "; " if any(isinstance(one, Mapping) for one in value) else ", "
+        return separator.join(_value_text(one).replace("\n", ", ") for one in value)
     return "" if value is None else _printable(str(value))
 
 
-def _nested(name: str, value: Mapping[str, Any]) -> str:
+def _nested_line(name: str, value: Mapping[str, Any]) -> str:
     """Return a key of an object inside a row, with its value, on one line."""
     # Without a currency beside it, an amount stays a number of micros, under its whole name.
     if name.endswith("_micros") and not value.get("currency"):
         return f"{name}: {_value_text(value[name])}"
     shown = name if isinstance(value[name], str) else _without_unit(name)
-    return f"{shown}: {_text(name, value)}".replace("\n", ", ")
+    return f"{shown}: {_cell_text(name, value)}".replace("\n", ", ")
 
 
 def _one_line(name: str, row: Mapping[str, Any]) -> str:
-    joint = "; " if isinstance(row.get(name), Mapping) else "\\n"
-    return _text(name, row).replace("\n", joint)
+    separator = "; " if isinstance(row.get(name), Mapping) else "\\n"
+    return _cell_text(name, row).replace("\n", separator)
 
 
 def _printable(text: str) -> str:
     """Escape control characters, which providers' texts could send to a terminal."""
     return "".join(
-        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
-        for one in text
+        character
+        if character.isprintable() or character == "\n"
+        else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 
-def _padded(line: Sequence[str], widths: Sequence[int]) -> str:
+def _pad_cells(line: Sequence[str], widths: Sequence[int]) -> str:
     cells = zip(line, widths, strict=True)
     return "  ".join(text + " " * (width - cell_len(text)) for text, width in cells).rstrip()
 
@@ -222,26 +224,26 @@ def _style(name: str, value: Any) -> str:
         return _CIRCUIT_STYLES.get(str(value), "")
     if value is None or name.rpartition("_")[2] not in _STATE_NAMES:
         return ""
-    return "green" if value in _GOOD else "red" if value in _BAD else "yellow"
+    return "green" if value in _GREEN_VALUES else "red" if value in _RED_VALUES else "yellow"
 
 
-def _fitted(
+def _fit_widths(
     names: Sequence[str], rows: Sequence[Mapping[str, Any]], terminal_width: int
 ) -> list[int] | None:
     """Return the width of each column; None if the columns cannot fit."""
     widths = [
         max(
             cell_len(line)
-            for text in (_heading(name), *(_text(name, row) for row in rows))
+            for text in (_heading(name), *(_cell_text(name, row) for row in rows))
             for line in text.split("\n")
         )
         for name in names
     ]
     # A border before each column and a space on both of its sides, and the last border.
-    left = terminal_width - (3 * len(names) + 1)
-    folded = [at for at, name in enumerate(names) if not _is_id(name)]
-    while sum(widths) > left:
-        widest = max(folded, key=lambda at: widths[at], default=None)
+    available_width = terminal_width - (3 * len(names) + 1)
+    foldable = [at for at, name in enumerate(names) if not _is_id(name)]
+    while sum(widths) > available_width:
+        widest = max(foldable, key=lambda at: widths[at], default=None)
         if widest is None or widths[widest] <= _FOLDED_WIDTH_MIN:
             return None
         widths[widest] -= 1

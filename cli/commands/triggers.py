@@ -24,8 +24,8 @@ from providers.paypal.amounts import paypal_from_micros
 
 app = typer.Typer(no_args_is_help=True, help="Make the sandbox send webhooks and place calls.")
 
-_DISPUTED = "CUSTOMER.DISPUTE.CREATED"
-_RESOLVED = "CUSTOMER.DISPUTE.RESOLVED"
+_DISPUTE_CREATED = "CUSTOMER.DISPUTE.CREATED"
+_DISPUTE_RESOLVED = "CUSTOMER.DISPUTE.RESOLVED"
 #: Events that Holdfast acts on and the sandbox can send.
 PAYPAL_EVENTS = (
     "BILLING.SUBSCRIPTION.CREATED",
@@ -43,14 +43,14 @@ PAYPAL_EVENTS = (
     "PAYMENT.CAPTURE.DECLINED",
     "PAYMENT.CAPTURE.REFUNDED",
     "PAYMENT.CAPTURE.REVERSED",
-    _DISPUTED,
+    _DISPUTE_CREATED,
     "CUSTOMER.DISPUTE.UPDATED",
-    _RESOLVED,
+    _DISPUTE_RESOLVED,
 )
-#: Beginnings of the events that have an amount.
-_WITH_AMOUNT = ("PAYMENT.", _DISPUTED, "BILLING.SUBSCRIPTION.PAYMENT.")
+#: Prefixes of the events that have an amount.
+_AMOUNT_EVENT_PREFIXES = ("PAYMENT.", _DISPUTE_CREATED, "BILLING.SUBSCRIPTION.PAYMENT.")
 #: The sandbox's error for an unknown number.
-_NO_NUMBER = "no such number"
+_NO_NUMBER_ERROR = "no such number"
 
 
 class Outcome(StrEnum):
@@ -60,7 +60,7 @@ class Outcome(StrEnum):
     LOST = "lost"
 
 
-_CODES = {Outcome.WON: "RESOLVED_SELLER_FAVOUR", Outcome.LOST: "RESOLVED_BUYER_FAVOUR"}
+_OUTCOME_CODES = {Outcome.WON: "RESOLVED_SELLER_FAVOUR", Outcome.LOST: "RESOLVED_BUYER_FAVOUR"}
 
 
 @app.command()
@@ -80,7 +80,7 @@ def paypal(
     ] = False,
     outcome: Annotated[
         Outcome | None,
-        typer.Option(help=f"Who wins the dispute, for {_RESOLVED}.", show_default="lost"),
+        typer.Option(help=f"Who wins the dispute, for {_DISPUTE_RESOLVED}.", show_default="lost"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -92,9 +92,9 @@ def paypal(
     """
     with clear_errors():
         _check_options(event, amount, outcome, again=again)
-        _sandbox()
+        _sandbox_info()
     currency = in_transaction(lambda session, now: _currency_of(session, organization, now))
-    asked: dict[str, Any] = {
+    order: dict[str, Any] = {
         "event_type": event,
         "organization_id": organization,
         "currency": currency,
@@ -103,17 +103,17 @@ def paypal(
     }
     if amount:
         with clear_errors():
-            asked["value"] = _value(amount, currency)
+            order["value"] = _paypal_amount(amount, currency)
     if outcome is not None:
-        asked["outcome_code"] = _CODES[outcome]
-    deliveries = _send("/paypal/events", asked)
+        order["outcome_code"] = _OUTCOME_CODES[outcome]
+    deliveries = _post_control("/paypal/events", order)
     rows = [
         {
-            "event_id": one["event_id"],
-            "http_status": one["status_code"],
-            "answer": _verdict(one["body"]),
+            "event_id": delivery["event_id"],
+            "http_status": delivery["status_code"],
+            "answer": _shorten_answer(delivery["body"]),
         }
-        for one in deliveries
+        for delivery in deliveries
     ]
     show(rows, as_json, event)
 
@@ -126,14 +126,14 @@ def vapi(
     as_json: Json = False,
 ) -> None:
     """Place a call to a number at the sandbox's Vapi (vapi-number makes a number)."""
-    asked = {
+    order = {
         "direction": "inbound",
         "number_id": number,
         "talk_seconds": talk,
         "behaviour": {"deaf": deaf},
     }
-    made = _send("/vapi/calls", asked)
-    show({"provider_call_id": made["id"], "status": made["status"]}, as_json)
+    call = _post_control("/vapi/calls", order)
+    show({"provider_call_id": call["id"], "status": call["status"]}, as_json)
 
 
 @app.command("vapi-number")
@@ -143,17 +143,17 @@ def vapi_number(
     as_json: Json = False,
 ) -> None:
     """Add a number and an assistant to the sandbox's Vapi, for `call entry-point add`."""
-    assistant = _send("/vapi/assistants", {"name": number})
-    made = _send("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
-    show({"phone_number_id": made["id"], "assistant_id": assistant["id"]}, as_json)
+    assistant = _post_control("/vapi/assistants", {"name": number})
+    phone_number = _post_control("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
+    show({"phone_number_id": phone_number["id"], "assistant_id": assistant["id"]}, as_json)
 
 
 def _check_options(event: str, amount: str, outcome: Outcome | None, *, again: bool) -> None:
     if event not in PAYPAL_EVENTS:
         raise Failure(f"unknown event {event!r}; there are {', '.join(PAYPAL_EVENTS)}")
-    if outcome is not None and event != _RESOLVED:
-        raise Failure(f"--outcome is for {_RESOLVED} only")
-    if amount and not event.startswith(_WITH_AMOUNT):
+    if outcome is not None and event != _DISPUTE_RESOLVED:
+        raise Failure(f"--outcome is for {_DISPUTE_RESOLVED} only")
+    if amount and not event.startswith(_AMOUNT_EVENT_PREFIXES):
         raise Failure("--amount is for payments, refunds and new disputes only")
     if amount and again:
         raise Failure("--again repeats a payment with its amount; leave out --amount")
@@ -165,7 +165,7 @@ def _currency_of(session: Session, organization_id: str, now: datetime) -> str:
     return queries.balance(session, organization_id, now).currency
 
 
-def _value(amount: str, currency: str) -> str:
+def _paypal_amount(amount: str, currency: str) -> str:
     """Return the amount as PayPal writes it. Raises: InvalidAmount; Failure."""
     micros = micros_of(amount, currency)
     if micros <= 0:
@@ -173,34 +173,34 @@ def _value(amount: str, currency: str) -> str:
     return paypal_from_micros(micros, currency)
 
 
-def _sandbox() -> dict[str, Any]:
+def _sandbox_info() -> dict[str, Any]:
     return sandbox_info(state_folder(load_settings()))
 
 
-def _send(path: str, asked: dict[str, Any]) -> Any:
+def _post_control(path: str, order: dict[str, Any]) -> Any:
     with clear_errors():
         answer = httpx.post(
-            f"{_sandbox()['base_url']}/_control{path}", json=asked, timeout=30, trust_env=False
+            f"{_sandbox_info()['base_url']}/_control{path}", json=order, timeout=30, trust_env=False
         )
         if answer.status_code >= 400:
-            raise Failure(f"the sandbox refuses: {_reason(answer)}")
+            raise Failure(f"the sandbox refuses: {_refusal_reason(answer)}")
         return answer.json()
 
 
-def _reason(answer: httpx.Response) -> str:
+def _refusal_reason(answer: httpx.Response) -> str:
     """Describe in one line why the sandbox refused, and what to do if that is known."""
     try:
         problem = answer.json()
-        fields = [f"{one['field']}: {one['why']}" for one in problem.get("fields", [])]
+        fields = [f"{field['field']}: {field['why']}" for field in problem.get("fields", [])]
         reason = "; ".join([problem["error"], *fields])
     except (ValueError, KeyError, TypeError, AttributeError):
         return answer.text
-    if reason == _NO_NUMBER:
+    if reason == _NO_NUMBER_ERROR:
         return f"{reason}; `trigger vapi-number +15005550123` makes one and prints its id"
     return str(reason)
 
 
-def _verdict(body: str) -> str:
+def _shorten_answer(body: str) -> str:
     """Shorten the ingress's answer to its verdict or title; keep other answers."""
     try:
         answer = json.loads(body)

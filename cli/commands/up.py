@@ -38,7 +38,7 @@ def up(
         state = state_folder(settings)
         if not sandbox:
             require_providers(settings)
-        log_format = _log_format(settings)
+        log_format = _choose_log_format(settings)
         configure(settings.log_level, log_format)
 
         def on_step(name: str) -> None:
@@ -65,7 +65,7 @@ def up(
             # So that the API accepts the tokens that `holdfast token` prints.
             stack.env.setdefault("API_JWKS_FILE", str(keys_file(settings)))
         with stack:
-            _keep_addresses(stack)
+            _store_addresses(stack)
             faults = stack.wait_until_serving()
             state_now = "degraded" if faults else "ready"
             lines = [
@@ -79,7 +79,7 @@ def up(
             console.print("stopping")
 
 
-def _log_format(settings: Settings) -> LogFormat:
+def _choose_log_format(settings: Settings) -> LogFormat:
     """Return LOG_FORMAT if it is set; otherwise choose by where the log lines go."""
     if "log_format" in settings.model_fields_set:
         return settings.log_format
@@ -94,25 +94,28 @@ def _next_steps(stack: Stack, *, sandbox: bool) -> list[str]:
         for name in ("HOLDFAST_STATE", "API_JWKS_FILE")
         if os.environ.get(name)
     ]
-    is_open = "API_JWKS_FILE" in stack.env
+    is_api_open = "API_JWKS_FILE" in stack.env
     command = started_command()
     pay = f"  {command} trigger paypal PAYMENT.CAPTURE.COMPLETED --org $ORG"
     return [
         f"ingress  {stack.ingress_url}/webhooks/paypal, /webhooks/twilio, /webhooks/vapi",
         f"API      {stack.ingress_url}/api"
-        + ("" if is_open else " (closed: API_JWKS_FILE is not set)"),
+        + ("" if is_api_open else " (closed: API_JWKS_FILE is not set)"),
         *([f"sandbox  {stack.info['base_url']}"] if sandbox else []),
         "Next, in another terminal:",
         *exports,
         f'  ORG=$({command} org create "Acme" --currency USD)',
         pay if sandbox else f"{pay}  # needs `{command} up --sandbox`",
         f"  {command} wallet show $ORG",
-        *([f"  {command} token --org $ORG  # for the API"] if is_open else []),
+        *([f"  {command} token --org $ORG  # for the API"] if is_api_open else []),
     ]
 
 
-def _keep_addresses(stack: Stack) -> None:
-    """Store the embedded servers' addresses for other commands, readable by us alone."""
+def _store_addresses(stack: Stack) -> None:
+    """Store the embedded servers' addresses for other commands of this user.
+
+    Only this user may read the file.
+    """
     path = stack.state / "addresses.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_private(

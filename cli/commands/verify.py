@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from base.settings import load_settings, require
 from cli.commands.output import json_text, print_result, show
-from cli.commands.shared import acting, in_transaction
+from cli.commands.shared import in_transaction, open_database
 from cli.errors import Failure, clear_errors
 from cli.expected_schema import expected_facts
 from cli.options import Json
@@ -27,8 +27,8 @@ from domain.wallet.audit.anchors import read_heads, signed_heads
 from domain.wallet.audit.chain import Finding, Head
 from local.databases import write_private
 
-#: Printed by a run without heads.
-_TAIL_UNSEEN = "without --heads, entries removed at a wallet's end cannot be detected"
+#: The last line of a verification without a file of heads.
+_TAIL_UNCHECKED_TEXT = "without --heads, entries removed at a wallet's end cannot be detected"
 
 app = typer.Typer(no_args_is_help=True, help="Verify ledger and deployment; write signed anchors.")
 
@@ -36,18 +36,18 @@ OneOrg = Annotated[str, typer.Option("--org", help="Only this organization's wal
 Heads = Annotated[
     Path | None, typer.Option("--heads", help="A file that verify anchor wrote before.")
 ]
-Do = Callable[[Callable[[Session, datetime], Any]], Any]
+RunTransaction = Callable[[Callable[[Session, datetime], Any]], Any]
 
 
 @app.command()
 def ledger(org: OneOrg = "", heads: Heads = None, as_json: Json = False) -> None:
     """Recompute every wallet from its opening entry; exit status 1 if any differs."""
-    with acting() as do:
-        known = _read(heads) if heads is not None else None
+    with open_database() as run_transaction:
+        known_heads = _read_heads_file(heads) if heads is not None else None
         tally = verify.Tally()
-        findings = _verify(do, org or None, known, tally)
+        findings = _verify_with_progress(run_transaction, org or None, known_heads, tally)
         if as_json:
-            _print_json(findings, tally, tail_checked=known is not None)
+            _print_json(findings, tally, tail_checked=known_heads is not None)
         else:
             for finding in findings:
                 typer.echo(str(finding))
@@ -55,8 +55,8 @@ def ledger(org: OneOrg = "", heads: Heads = None, as_json: Json = False) -> None
                 f"verify: {tally.wallets} wallets, {tally.entries} entries,"
                 f" {tally.findings} findings"
             )
-            if known is None:
-                typer.echo(_TAIL_UNSEEN)
+            if known_heads is None:
+                typer.echo(_TAIL_UNCHECKED_TEXT)
     if tally.findings:
         raise typer.Exit(1)
 
@@ -67,10 +67,10 @@ def anchor(
     as_json: Json = False,
 ) -> None:
     """Write all chain heads to a signed file, for verify ledger --heads."""
-    with acting() as do:
-        key = _key()
-        now = do(lambda _, now: now)
-        lines = list(signed_heads(verify.current_heads(_reading(do)), now, key))
+    with open_database() as run_transaction:
+        key = _anchor_key()
+        now = run_transaction(lambda _, now: now)
+        lines = list(signed_heads(verify.current_heads(_session_runner(run_transaction)), now, key))
         try:
             write_private(file, b"".join(lines).decode())
         except OSError as error:
@@ -93,23 +93,34 @@ def deployment(as_json: Json = False) -> None:
     """
     with clear_errors():
         expected = expected_facts()
-    found = in_transaction(lambda session, _: list(defects(session, expected)))
+    defects_found = in_transaction(lambda session, _: list(defects(session, expected)))
     if as_json:
-        show({"objects": len(expected.objects), "defects": [one._asdict() for one in found]}, True)
+        show(
+            {
+                "objects": len(expected.objects),
+                "defects": [defect._asdict() for defect in defects_found],
+            },
+            True,
+        )
     else:
-        for one in found:
-            typer.echo(str(one))
-        typer.echo(f"verify: {len(expected.objects)} objects compared, {len(found)} defects")
-    if found:
+        for defect in defects_found:
+            typer.echo(str(defect))
+        typer.echo(
+            f"verify: {len(expected.objects)} objects compared, {len(defects_found)} defects"
+        )
+    if defects_found:
         raise typer.Exit(1)
 
 
-def _verify(
-    do: Do, org: str | None, heads: Mapping[str, Head] | None, tally: verify.Tally
+def _verify_with_progress(
+    run_transaction: RunTransaction,
+    org: str | None,
+    heads: Mapping[str, Head] | None,
+    tally: verify.Tally,
 ) -> Iterator[Finding]:
-    run = _reading(do)
+    run = _session_runner(run_transaction)
     total = run(lambda session: verify.entries_to_verify(session, org))
-    with _progress(total) as advance:
+    with _progress_bar(total) as advance:
 
         def read(fn: Callable[[Session], Any]) -> Any:
             advance(tally.entries)
@@ -119,7 +130,7 @@ def _verify(
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
+def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error, if that is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("verify"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -137,27 +148,27 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 def _print_json(findings: Iterator[Finding], tally: verify.Tally, *, tail_checked: bool) -> None:
     """Write one JSON document as a stream, since each entry may have a finding."""
     sys.stdout.write('{"findings": [')
-    before = "\n  "
+    separator = "\n  "
     for finding in findings:
-        sys.stdout.write(before + json_text(asdict(finding), indent=None))
-        before = ",\n  "
-    rest = {"wallets": tally.wallets, "entries": tally.entries, "tail_checked": tail_checked}
-    sys.stdout.write(f"], {json_text(rest, indent=None)[1:]}\n")
+        sys.stdout.write(separator + json_text(asdict(finding), indent=None))
+        separator = ",\n  "
+    totals = {"wallets": tally.wallets, "entries": tally.entries, "tail_checked": tail_checked}
+    sys.stdout.write(f"], {json_text(totals, indent=None)[1:]}\n")
 
 
-def _read(file: Path) -> dict[str, Head]:
-    key = _key()
+def _read_heads_file(file: Path) -> dict[str, Head]:
+    key = _anchor_key()
     try:
         return read_heads(file.read_bytes(), key)
     except OSError as error:
         raise Failure(f"cannot read {file}: {error.strerror}") from None
 
 
-def _key() -> str:
+def _anchor_key() -> str:
     settings = load_settings()
     require(settings, "ledger_anchor_key")
     return settings.ledger_anchor_key.get_secret_value()
 
 
-def _reading(do: Do) -> verify.Run:
-    return lambda fn: do(lambda session, _: fn(session))
+def _session_runner(run_transaction: RunTransaction) -> verify.Run:
+    return lambda fn: run_transaction(lambda session, _: fn(session))

@@ -17,11 +17,11 @@ from cli.commands.auto_top_up import auto_top_up
 from cli.commands.output import print_result, show
 from cli.commands.shared import (
     acting_operator,
-    consequences,
+    consequence_fields,
+    consequences_text,
     in_transaction,
     micros_of,
     owner_address,
-    what_followed,
 )
 from cli.commands.thresholds import thresholds
 from cli.commands.wallet_history import history
@@ -47,9 +47,9 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
     """Show a wallet's balance, held and available amounts, and its active freezes."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
-        found = wallet_queries.read_wallet(session, organization_id, now)
-        figures = found.balance
-        summed = wallet_queries.entries_sum(session, organization_id)
+        view = wallet_queries.read_wallet(session, organization_id, now)
+        figures = view.balance
+        entries_total = wallet_queries.entries_sum(session, organization_id)
         return {
             "organization_id": organization_id,
             "balance_micros": figures.balance_micros,
@@ -58,9 +58,9 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
             "outstanding_micros": figures.owed_micros,
             "currency": figures.currency,
             "entries": figures.entry_no,
-            "consistent": figures.consistent and summed == figures.balance_micros,
+            "consistent": figures.consistent and entries_total == figures.balance_micros,
             "frozen": figures.frozen,
-            "freezes": [asdict(one) for one in [*found.stopping, *found.overridden]],
+            "freezes": [asdict(one) for one in [*view.stopping, *view.overridden]],
         }
 
     show(in_transaction(read), as_json)
@@ -103,7 +103,7 @@ def override(
     organization_id: Org,
     why: Why,
     reason: Reason,
-    hours: Annotated[float, typer.Option(help="For how long.", min=0.01, max=720)],
+    hours: Annotated[float, typer.Option(help="Duration in hours.", min=0.01, max=720)],
     by: By = "",
     as_json: Json = False,
 ) -> None:
@@ -149,10 +149,10 @@ def correct(
         )
         return outcome, micros, currency
 
-    # Printed first: if the result is lost, the same key safely repeats this correction.
+    # The key is printed first. If the result is lost, the same key safely repeats this correction.
     typer.echo(f"key {key}", err=True)
     outcome, micros, currency = in_transaction(write)
-    _check(outcome)
+    _refuse_if_not_ok(outcome)
     print_result(
         f"{'replay of' if outcome.replayed else 'wrote'} entry {outcome.entry_no}",
         {
@@ -195,7 +195,7 @@ def debt_limit(
         return outcome, micros, currency
 
     outcome, micros, currency = in_transaction(write)
-    _check(outcome)
+    _refuse_if_not_ok(outcome)
     print_result(
         "already set; nothing changed"
         if outcome.replayed
@@ -243,15 +243,17 @@ def rebuild(organization_id: Org, why: Why, by: By = "", as_json: Json = False) 
     )
 
 
-def _check(outcome: WalletOutcome) -> None:
+def _refuse_if_not_ok(outcome: WalletOutcome) -> None:
     with clear_errors():
         if not outcome.ok:
             raise Refused(outcome.code)
 
 
 def _print_consequences(
-    organization_id: str, changed: dict[str, Any], done: Enforcement, as_json: bool
+    organization_id: str, action: dict[str, Any], enforcement: Enforcement, as_json: bool
 ) -> None:
-    may = "may spend" if done.block is None else f"may not spend: {done.block}"
-    data = {"organization_id": organization_id, **changed, **consequences(done)}
-    print_result(f"{may}; {what_followed(done)}", data, as_json)
+    permission_text = (
+        "may spend" if enforcement.block is None else f"may not spend: {enforcement.block}"
+    )
+    data = {"organization_id": organization_id, **action, **consequence_fields(enforcement)}
+    print_result(f"{permission_text}; {consequences_text(enforcement)}", data, as_json)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.commands.output import json_text, show_page
-from cli.commands.shared import acting, in_transaction, utc
+from cli.commands.shared import in_transaction, open_database, utc
 from cli.errors import Failure, clear_errors
 from cli.options import Json, Org
 from domain.wallet import queries as wallet_queries
@@ -73,7 +73,7 @@ def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
     if output == "csv":
         writer.writeheader()
     cursor: int | None = None
-    with acting() as do:
+    with open_database() as do:
         while True:
             after = cursor
             page = do(

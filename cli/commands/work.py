@@ -9,14 +9,14 @@ import typer
 
 from base.enums import CampaignStatus
 from cli.commands.output import print_result, show, show_page
-from cli.commands.reconcile import Wait, all_in_line, describe, sentence, wait_for_checks
+from cli.commands.reconcile import Wait, all_in_line, check_row, summary_line, wait_for_checks
 from cli.commands.shared import (
-    acting,
     acting_operator,
-    consequences,
+    consequence_fields,
+    consequences_text,
     in_transaction,
+    open_database,
     permission,
-    what_followed,
 )
 from cli.options import By, Json, Org, Why
 from db.models import Campaign
@@ -87,21 +87,21 @@ def enforce(
     unless every subaccount is in line now.
     """
     operator = acting_operator(by, why)
-    with acting() as do:
+    with open_database() as do:
         done = do(
             lambda session, now: operator_actions.enforce_manually(
                 session, organization_id, operator=operator, now=now
             )
         )
         checks = wait_for_checks(do, done.subaccount_jobs.values(), wait)
-    lines = [f"subscription {done.subscription_state}; {what_followed(done)}"]
+    lines = [f"subscription {done.subscription_state}; {consequences_text(done)}"]
     print_result(
-        "\n".join([*lines, *map(sentence, checks)]),
+        "\n".join([*lines, *map(summary_line, checks)]),
         {
             "organization_id": organization_id,
             "action": "enforce",
-            **consequences(done),
-            "subaccounts": [describe(one) for one in checks],
+            **consequence_fields(done),
+            "subaccounts": [check_row(one) for one in checks],
         },
         as_json,
     )

@@ -37,7 +37,7 @@ def list_workers(as_json: Json = False) -> None:
 
     A process without a heartbeat for 10 seconds is silent: dead, stopped or cut off.
     """
-    # Imported here, because a worker needs none of it and shall start soon.
+    # Imported here, because a worker needs none of these modules and must start quickly.
     from cli.commands.output import show
     from cli.commands.shared import in_transaction
     from db.engine import clock
@@ -47,16 +47,16 @@ def list_workers(as_json: Json = False) -> None:
         now = clock(session)
         return [
             {
-                "process": one.name,
-                "kind": one.kind,
-                "queues": list(one.queues),
-                "state": "live" if one.live else "silent",
-                "started_at": one.started_at,
-                "seen_at": one.seen_at,
-                "silent_seconds": round((now - one.seen_at).total_seconds(), 1),
-                "redis_away_since": one.redis_away_since,
+                "process": process.name,
+                "kind": process.kind,
+                "queues": list(process.queues),
+                "state": "live" if process.live else "silent",
+                "started_at": process.started_at,
+                "seen_at": process.seen_at,
+                "silent_seconds": round((now - process.seen_at).total_seconds(), 1),
+                "redis_away_since": process.redis_away_since,
             }
-            for one in list_processes(session)
+            for process in list_processes(session)
         ]
 
     show(in_transaction(read), as_json, "processes")

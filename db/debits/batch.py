@@ -1,7 +1,7 @@
 """Send a batch of debits as one transaction, on a connection outside the pool.
 
-Errors that the server reported are kept apart from lost connections. After the former nothing was
-committed; after the latter the batch may have been committed.
+If the server reported an error, nothing was committed. If the connection was lost, the batch may
+have been committed. Different exceptions distinguish the two.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from db.jobs.staging import Staged
 from db.locks import warn_if_waited
 from db.watchdog import Watchdog
 
-#: Never prepared, because a transaction pooler may pass each batch to another server connection.
-_CALL = (
+#: The statement of a batch. It is never prepared, because a transaction pooler may pass each batch
+#: to another server connection.
+_DEBIT_MANY = (
     "SELECT outcomes, replayed, entry_nos, balances, helds, oweds, befores, job_ids"
     " FROM wallet_debit_many(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[],"
     " NULL, %s::text[])"
@@ -74,11 +75,11 @@ class CombinedCall:
         conflicted; OutcomeUnknown if the connection was lost; every other error of the server
         unchanged. Nothing was committed, except perhaps after OutcomeUnknown.
         """
-        for left in range(RUNS_MAX - 1, -1, -1):
+        for runs_left in range(RUNS_MAX - 1, -1, -1):
             try:
-                return self._call(debits)
+                return self._send_batch(debits)
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
-                if not left:
+                if not runs_left:
                     raise DatabaseBusy(f"database: {type(error).__name__}") from error
                 time.sleep(random.uniform(0, RERUN_WAIT_SECONDS))  # noqa: S311
         raise AssertionError("unreachable")
@@ -89,21 +90,22 @@ class CombinedCall:
         if connection is not None:
             connection.close()
 
-    def _call(self, debits: Sequence[Debit]) -> list[Answer]:
+    def _send_batch(self, debits: Sequence[Debit]) -> list[Answer]:
         orgs, keys, amounts, currencies, counters = zip(*debits, strict=True)
         texts = (orgs, keys, currencies, counters, [new_id("job") for _ in set(orgs)])
         org_array, key_array, currency_array, counter_array, job_array = map(text_array, texts)
         amount_array = f"{{{','.join(map(str, amounts))}}}"
-        connection = self._connected()
+        connection = self._open_connection()
         began = time.monotonic()
         try:
             with self._watchdog.watching(connection):
                 row: Any = connection.execute(
-                    _CALL,
+                    _DEBIT_MANY,
                     (org_array, key_array, amount_array, currency_array, counter_array, job_array),
                 ).fetchone()
         except errors.ReadOnlySqlTransaction as error:
-            # After a failover this server only reads. The next connection may reach the new one.
+            # After a failover this server is read-only. The next connection may reach the new
+            # primary.
             self.disconnect()
             raise DatabaseBusy(f"database: {type(error).__name__}") from error
         except BaseException as error:
@@ -120,7 +122,7 @@ class CombinedCall:
             self._after_commit([Staged(job, "enforce_organization", "safety") for job in staged])
         return list(zip(*columns, strict=True))
 
-    def _connected(self) -> psycopg.Connection[Any]:
+    def _open_connection(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             try:
                 self._connection = connect_alone(self._url, "combiner")

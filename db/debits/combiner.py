@@ -38,13 +38,13 @@ _WAITING_MAX = 10_000
 _ANSWER_SECONDS = 20.0
 #: Seconds without a response after which the server counts as lost. This is longer than a statement
 #: may take.
-_LONGEST_SECONDS = 8.0
+_SILENCE_SECONDS_MAX = 8.0
 #: Seconds that a batch waits for callers that just got an answer, because they often send another
 #: debit at once.
 _LINGER_SECONDS = 0.001
 
 
-class _Waiting:
+class _WaitingCaller:
     """A waiting caller: its debit, its lock, its answer, and the callers to wake next."""
 
     __slots__ = ("answer", "debit", "lock", "next_to_wake")
@@ -53,7 +53,7 @@ class _Waiting:
         self.debit = debit
         self.lock = lock
         self.answer: Answer | BaseException | None = None
-        self.next_to_wake: Iterator[_Waiting] = iter(())
+        self.next_to_wake: Iterator[_WaitingCaller] = iter(())
 
     def resolve(self, answer: Answer | BaseException) -> None:
         self.answer = answer
@@ -71,24 +71,24 @@ class Combiner:
         database_url: str,
         *,
         after_commit: Callable[[list[Staged]], None] = lambda _staged: None,
-        longest_seconds: float = _LONGEST_SECONDS,
+        longest_seconds: float = _SILENCE_SECONDS_MAX,
     ) -> None:
         self._call = CombinedCall(database_url, after_commit, longest_seconds)
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_WaitingCaller] = deque()
         self._locks = threading.local()
-        # The thread sleeps on `_wake`. `_wake_count` is the number of waiting callers at which it
-        # is to be woken; 0 means that it is awake.
-        self._wake = allocate_lock()
-        self._wake.acquire()
+        # The thread sleeps on `_wake_lock`. `_wake_count` is the number of waiting callers at which
+        # a caller wakes the thread; 0 means that the thread is awake.
+        self._wake_lock = allocate_lock()
+        self._wake_lock.acquire()
         self._wake_count = 0
-        self._expected = 0
+        self._expected_count = 0
         # The callers of the last batch that are not yet woken.
-        self._asleep: Iterator[_Waiting] = iter(())
+        self._callers_to_wake: Iterator[_WaitingCaller] = iter(())
         self._stopping = False
         # True while no thread takes the waiting debits: before the start, after the stop, or after
-        # the thread's death. It changes under `_changing`, except when the thread itself ends.
+        # the thread's death. It changes under `_state_lock`, except when the thread itself ends.
         self._ended = True
-        self._changing = threading.Lock()
+        self._state_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ class Combiner:
 
         A second call changes nothing. Later debits raise DatabaseBusy.
         """
-        with self._changing:
+        with self._state_lock:
             self._stopping = True
         self._notify()
         if self._thread is not None:
@@ -113,7 +113,7 @@ class Combiner:
         """
         if self._stopping or len(self._waiting) >= _WAITING_MAX:
             raise DatabaseBusy("combiner: stopped, or too many debits waiting")
-        waiting = _Waiting(debit, self._sleeping_lock())
+        waiting = _WaitingCaller(debit, self._sleeping_lock())
         self._waiting.append(waiting)
         if 0 < self._wake_count <= len(self._waiting):
             self._notify()
@@ -163,27 +163,27 @@ class Combiner:
 
         If another caller has started it already, nothing happens.
         """
-        with self._changing:
+        with self._state_lock:
             if not self._ended:
                 return
             if self._stopping:
-                _fail_all(self._take_everything(), DatabaseBusy("combiner: stopped"))
+                _fail_all(self._take_all_waiting(), DatabaseBusy("combiner: stopped"))
                 return
-            self._expected = self._wake_count = 0
+            self._expected_count = self._wake_count = 0
             self._thread = threading.Thread(target=self._run, name="combiner", daemon=True)
             self._ended = False
             try:
                 self._thread.start()
             except BaseException:
                 self._ended = True
-                _fail_all(self._take_everything(), DatabaseBusy("combiner: no thread"))
+                _fail_all(self._take_all_waiting(), DatabaseBusy("combiner: no thread"))
                 raise
 
     def _notify(self) -> None:
         with contextlib.suppress(RuntimeError):  # another caller has released it already
-            self._wake.release()
+            self._wake_lock.release()
 
-    def _take_everything(self) -> list[_Waiting]:
+    def _take_all_waiting(self) -> list[_WaitingCaller]:
         taken = []
         while True:
             try:
@@ -196,7 +196,7 @@ class Combiner:
     def _run(self) -> None:
         try:
             while batch := self._next_batch():
-                self._answer(batch)
+                self._send_and_answer(batch)
         except BaseException:
             log.exception("combiner_thread_died")
             raise
@@ -208,17 +208,17 @@ class Combiner:
                 # The flag is set before the last debits are answered. A debit that is appended
                 # after the flag starts a new thread.
                 self._ended = True
-                _fail_all(self._take_everything(), DatabaseBusy("combiner: its thread ended"))
+                _fail_all(self._take_all_waiting(), DatabaseBusy("combiner: its thread ended"))
 
-    def _next_batch(self) -> list[_Waiting]:
+    def _next_batch(self) -> list[_WaitingCaller]:
         """Wait for debits and take a batch; return none if stopping and all are sent."""
-        self._sleep(self._expected, _LINGER_SECONDS)
+        self._sleep(self._expected_count, _LINGER_SECONDS)
         self._wake_all()
         while not self._waiting:
             if self._stopping:
                 return []
             self._sleep(1, -1)
-        batch: list[_Waiting] = []
+        batch: list[_WaitingCaller] = []
         seen = set()
         held_back = []
         while self._waiting and len(batch) < _BATCH_MAX:
@@ -239,10 +239,10 @@ class Combiner:
         # The queue is checked after `_wake_count` is set. A caller that appends later sees it and
         # wakes this thread.
         if len(self._waiting) < wanted and not self._stopping:
-            self._wake.acquire(timeout=seconds)
+            self._wake_lock.acquire(timeout=seconds)
         self._wake_count = 0
 
-    def _answer(self, batch: list[_Waiting]) -> None:
+    def _send_and_answer(self, batch: list[_WaitingCaller]) -> None:
         try:
             answers = self._call.debit_many([one.debit for one in batch])
         except (DatabaseBusy, OutcomeUnknown) as error:
@@ -263,7 +263,7 @@ class Combiner:
         else:
             self._deliver_answers(batch, answers)
 
-    def _deliver_answers(self, batch: list[_Waiting], answers: list[Answer]) -> None:
+    def _deliver_answers(self, batch: list[_WaitingCaller], answers: list[Answer]) -> None:
         """Deliver the answers and wake the first caller, which wakes the next one.
 
         Threads that are all woken at once would only compete for the interpreter lock.
@@ -271,39 +271,41 @@ class Combiner:
         self._wake_all()
         # The callers that get an answer now will often send another debit, in addition to those
         # that wait already.
-        self._expected = min(len(batch) + len(self._waiting), _BATCH_MAX)
+        self._expected_count = min(len(batch) + len(self._waiting), _BATCH_MAX)
         # All callers share one iterator, so that each is woken exactly once. It is set before the
         # answers, so that every caller is woken even if the thread dies here.
-        self._asleep = iter(batch)
+        self._callers_to_wake = iter(batch)
         for one, answer in zip(batch, answers, strict=True):
-            one.answer, one.next_to_wake = answer, self._asleep
-        _wake_next(self._asleep)
+            one.answer, one.next_to_wake = answer, self._callers_to_wake
+        _wake_next(self._callers_to_wake)
 
     def _wake_all(self) -> None:
         # A caller that gave up before its turn has not woken the next one.
-        for one in self._asleep:
+        for one in self._callers_to_wake:
             one.lock.release()
 
-    def _answer_in_groups(self, batch: list[_Waiting], group_of: Callable[[_Waiting], Any]) -> bool:
+    def _answer_in_groups(
+        self, batch: list[_WaitingCaller], group_of: Callable[[_WaitingCaller], Any]
+    ) -> bool:
         """Send each group in a separate call; return False if there is only one group."""
-        groups: dict[Any, list[_Waiting]] = {}
+        groups: dict[Any, list[_WaitingCaller]] = {}
         for one in batch:
             groups.setdefault(group_of(one), []).append(one)
         if len(groups) == 1:
             return False
         log.warning("combined_debits_split", size=len(batch), groups=len(groups))
         for group in groups.values():
-            self._answer(group)
+            self._send_and_answer(group)
         return True
 
 
-def _wake_next(asleep: Iterator[_Waiting]) -> None:
+def _wake_next(asleep: Iterator[_WaitingCaller]) -> None:
     for one in asleep:
         one.lock.release()
         return
 
 
-def _fail_all(batch: Sequence[_Waiting], error: BaseException) -> None:
+def _fail_all(batch: Sequence[_WaitingCaller], error: BaseException) -> None:
     for one in batch:
         # Each caller gets its own exception. A shared one would collect the tracebacks of all the
         # threads that raise it.

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from base.clock import wait_until
-from chaos.clock import SEEN_SECONDS, DatabaseClock
+from chaos.clock import STEP_SEEN_SECONDS, DatabaseClock
 from chaos.processes import is_stopped
 from chaos.servers import KillableServer
 from db.address import driver_url
@@ -68,7 +68,7 @@ def test_clock_of_a_paused_server_steps_for_all_sessions_at_once():
             with server.paused():
                 assert wait_until(lambda: all(map(is_stopped, backends)), limit_seconds=10)
                 clock.step(step)
-                time.sleep(SEEN_SECONDS)
+                time.sleep(STEP_SEEN_SECONDS)
             assert minutes_off() == [step // 60] * 5
 
 

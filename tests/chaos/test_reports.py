@@ -9,7 +9,7 @@ import pytest
 from chaos.control import control_client
 from chaos.deliveries import DeliveryQueue
 from chaos.journal import Journal
-from chaos.reports import CallGoesOn, wait_for_end
+from chaos.reports import CallNotEnded, wait_for_end
 from tests.support.sandbox import SANDBOX_SECONDS
 
 
@@ -28,7 +28,7 @@ def start_call(sandbox) -> str:
 def test_wait_for_end_raises_when_the_call_goes_on(sandbox, deliveries):
     # Given a call that does not end by itself, Then the wait for its end fails at the limit
     call_id = start_call(sandbox)
-    with pytest.raises(CallGoesOn, match=f"{call_id} is .* after 0.5 s"):
+    with pytest.raises(CallNotEnded, match=f"{call_id} is .* after 0.5 s"):
         wait_for_end(deliveries, call_id, 0.5)
 
 

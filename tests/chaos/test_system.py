@@ -28,6 +28,6 @@ def test_away_lists_a_dead_process_and_a_mute_ingress(tmp_path):
             # worker is being restarted, and the system is not ready
             away = ["safety-2", "ingress-2"]
             assert wait_until(lambda: system.away() == away, limit_seconds=20)
-            assert not system.ready()
+            assert not system.is_ready()
         finally:
             system.supervisor.stop_all()
