@@ -64,7 +64,7 @@ def alert_unreadable(session: Session, event: LockedEvent, error: str, now: date
     )
 
 
-def alert_differs(
+def alert_different_body(
     session: Session, source: str, transmission_id: str, external_id: str, now: datetime
 ) -> None:
     """Raise an alert: a known event arrived again with a different body.

@@ -82,7 +82,7 @@ def stage_due_checks(session: Session, now: datetime) -> int:
     ).all()
     for brand in due_brands:
         brand.twilio_checked_at = now
-    _stage(session, due_brands)
+    _stage_brand_checks(session, due_brands)
     return len(due_brands)
 
 
@@ -96,10 +96,10 @@ def stage_checks(session: Session, organization_id: str | None, now: datetime) -
     query = select(Brand).where(Brand.twilio_subaccount_sid.is_not(None)).order_by(Brand.id)
     if organization_id is not None:
         query = query.where(Brand.organization_id == organization_id)
-    return _stage(session, session.scalars(query).all())
+    return _stage_brand_checks(session, session.scalars(query).all())
 
 
-def _stage(session: Session, brands: Collection[Brand]) -> dict[str, str]:
+def _stage_brand_checks(session: Session, brands: Collection[Brand]) -> dict[str, str]:
     ids = stage_many(
         session,
         CHECK_SUBACCOUNT,
@@ -135,25 +135,27 @@ def results(session: Session, job_ids: Collection[str]) -> list[SubaccountCheck]
 
 
 def _check_result(brand: Brand, jobs: list[Job]) -> SubaccountCheck:
-    found_at, began_at = brand.twilio_found_at, jobs[0].staged_at
-    found = brand.twilio_found if found_at is not None and found_at >= began_at else None
+    found_state_at, began_at = brand.twilio_found_at, jobs[0].staged_at
+    found_state = (
+        brand.twilio_found if found_state_at is not None and found_state_at >= began_at else None
+    )
     return SubaccountCheck(
         brand.organization_id,
         brand.id,
         str(brand.twilio_subaccount_sid),
-        _check_outcome(brand, jobs, found),
+        _check_outcome(brand, jobs, found_state),
         brand.twilio_desired,
-        found or brand.twilio_actual,
+        found_state or brand.twilio_actual,
         brand.twilio_problem,
     )
 
 
-def _check_outcome(brand: Brand, jobs: list[Job], found: str | None) -> CheckOutcome:
+def _check_outcome(brand: Brand, jobs: list[Job], found_state: str | None) -> CheckOutcome:
     if any(job.ring_at is not None for job in jobs):
         return CheckOutcome.PENDING
     is_unusable = brand.twilio_actual in (TwilioStatus.ABSENT, TwilioStatus.CLOSED)
     if jobs[-1].outcome != "done" or brand.twilio_problem or is_unusable:
         return CheckOutcome.NEEDS_PERSON
-    if found is None or brand.twilio_actual != brand.twilio_desired:
+    if found_state is None or brand.twilio_actual != brand.twilio_desired:
         return CheckOutcome.PENDING
-    return CheckOutcome.IN_LINE if found == brand.twilio_desired else CheckOutcome.REPAIRED
+    return CheckOutcome.IN_LINE if found_state == brand.twilio_desired else CheckOutcome.REPAIRED

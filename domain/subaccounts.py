@@ -26,10 +26,10 @@ from domain.jobs.types import CONVERGE_TWILIO
 #: Seconds after which a job retries, if another worker holds the lease.
 _LEASED_RETRY_SECONDS = 1.0
 #: The states that we can change. Any other state needs a person.
-CHANGEABLE = (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED)
+CHANGEABLE_STATES = (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED)
 #: An alert about drift stays active at least this long. After that, the first read that finds the
 #: desired state clears it.
-DRIFT_ALERT_KEPT = timedelta(hours=1)
+DRIFT_ALERT_ACTIVE_MIN = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,16 @@ def take_lease(
     )
 
 
-def note_found(
-    session: Session, lease: SubaccountLease, found: TwilioStatus, now: datetime
+def record_found_state(
+    session: Session, lease: SubaccountLease, found_state: TwilioStatus, now: datetime
 ) -> None:
     """Store the state found at Twilio before changing it; a crash loses no drift."""
     brand = lock_brand(session, lease.brand_id)
     if brand is None or brand.twilio_lease_token != lease.token:
         return
-    brand.twilio_found, brand.twilio_found_at = found, now
+    brand.twilio_found, brand.twilio_found_at = found_state, now
     if lease.settled:
-        brand.twilio_drift = found
+        brand.twilio_drift = found_state
 
 
 def record_state(
@@ -128,7 +128,7 @@ def record_state(
     brand.twilio_actual_at = now
     if sent_unsure_seconds is None:
         brand.twilio_found, brand.twilio_found_at = facts.status, now
-    if facts.status not in CHANGEABLE:
+    if facts.status not in CHANGEABLE_STATES:
         return None
     if brand.twilio_generation != lease.generation or facts.status != brand.twilio_desired:
         return SubaccountLease(
@@ -193,7 +193,7 @@ def stage_repair(session: Session, brand_id: str) -> None:
         stage(session, CONVERGE_TWILIO, brand.organization_id, brand_id=brand_id)
 
 
-def note_check(session: Session, brand_id: str, facts: SubaccountFacts, now: datetime) -> None:
+def record_check(session: Session, brand_id: str, facts: SubaccountFacts, now: datetime) -> None:
     """Store what a check read without the lease, and stage a repair if it is needed.
 
     The repair takes the lease and reads again. If another worker changed the subaccount after this
@@ -223,7 +223,7 @@ def _update_drift_alert(session: Session, brand: Brand, now: datetime) -> None:
                 Alert.cleared_at.is_(None),
             )
         )
-        if raised_at is not None and raised_at <= now - DRIFT_ALERT_KEPT:
+        if raised_at is not None and raised_at <= now - DRIFT_ALERT_ACTIVE_MIN:
             clear_alerts(session, AlertKind.SUBACCOUNT_DRIFTED, organization_id, sid, now=now)
         return
     was_usable = brand.twilio_drift == TwilioStatus.ACTIVE

@@ -21,7 +21,7 @@ from db.inbox.batcher import InboxBatcher, Received
 from db.inbox.refusals import RefusalLog
 from db.redis.client import Notifier
 from domain.calls.permission import PERMISSION_SECONDS
-from domain.events import alert_differs, alert_too_large
+from domain.events import alert_different_body, alert_too_large
 from ingress.api.endpoint import CONCURRENT_REQUESTS_MAX, ApiEndpoint
 from ingress.api.routes import routes as api_routes
 from ingress.api.tokens import Tokens
@@ -162,7 +162,7 @@ def _webhook_endpoints(
     def alert_forged(event: Received) -> None:
         transmission_id = event.transmission_id or event.external_id
         database.run(
-            lambda session: alert_differs(
+            lambda session: alert_different_body(
                 session, event.source, transmission_id, event.external_id, clock(session)
             )
         )

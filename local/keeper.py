@@ -41,7 +41,7 @@ OnExit = Callable[[str, int], None]
 OnRestart = Callable[[str, int], None]
 
 
-def how_it_ended(code: int) -> str:
+def describe_exit(code: int) -> str:
     """Describe how a process ended: "exit code 1" or "killed by SIGKILL"."""
     if code >= 0:
         return f"exit code {code}"

@@ -18,7 +18,7 @@ from typing import Any
 
 from base.clock import wait_until
 from local.errors import ProcessNotReady
-from local.keeper import ChildProcess, Keeper, OnExit, OnRestart, how_it_ended
+from local.keeper import ChildProcess, Keeper, OnExit, OnRestart, describe_exit
 from local.log_lines import LineFormat, prefixed
 
 __all__ = ["ChildProcess", "OnExit", "OnRestart", "Supervisor"]
@@ -80,7 +80,7 @@ class Supervisor:
             ended_in_time = wait_until(is_ready_or_dead, limit_seconds=process.ready_seconds)
             if keeper.exits and process.ready is not None:
                 raise ProcessNotReady(
-                    f"{process.name} ended ({how_it_ended(keeper.last_code)}) before it was ready;"
+                    f"{process.name} ended ({describe_exit(keeper.last_code)}) before it was ready;"
                     f" {self._log_location(process)} says why"
                 )
             if not ended_in_time:

@@ -19,7 +19,7 @@ from cli.commands.tokens import keys_file
 from cli.errors import clear_errors
 from cli.invocation import started_command
 from local.databases import write_private
-from local.keeper import how_it_ended
+from local.keeper import describe_exit
 from local.stack import Stack, state_folder
 
 
@@ -46,7 +46,7 @@ def up(
 
         def on_exit(name: str, code: int) -> None:
             console.print(
-                f"[bold red]{name}[/bold red] ended ({how_it_ended(code)}); restarting it"
+                f"[bold red]{name}[/bold red] ended ({describe_exit(code)}); restarting it"
             )
 
         def on_restart(name: str, pid: int) -> None:

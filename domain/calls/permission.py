@@ -134,7 +134,7 @@ def take_over(session: Session, call: Call, facts: CallFacts, now: datetime) -> 
     if not is_permission(call):
         return
     call.provider_call_id = facts.external_id
-    holds.put_off(
+    holds.postpone_expiry(
         session,
         call.organization_id,
         call.id,

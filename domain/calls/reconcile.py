@@ -154,7 +154,7 @@ def postpone_expiry(session: Session, organization_id: str, call_id: str, now: d
 
     The hold then lasts at least HOLD_GRACE_SECONDS from now.
     """
-    holds.put_off(
+    holds.postpone_expiry(
         session,
         organization_id,
         call_id,

@@ -147,7 +147,7 @@ def extend_many(
     return outcomes
 
 
-def put_off(
+def postpone_expiry(
     session: Session, organization_id: str, call_id: str, *, expires_at: datetime, now: datetime
 ) -> bool:
     """Postpone the expiry of an open hold, and never bring it nearer.

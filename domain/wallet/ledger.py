@@ -74,10 +74,10 @@ class WalletOutcome:
 
         A replay crosses nothing.
         """
-        before = self.available_before_micros
-        if not self.ok or self.replayed or before is None:
+        available_before = self.available_before_micros
+        if not self.ok or self.replayed or available_before is None:
             return False
-        return (before > 0) != (self.available_micros > 0)
+        return (available_before > 0) != (self.available_micros > 0)
 
 
 class WalletNotFound(Refused):

@@ -114,7 +114,7 @@ class Phone:
             )
             return [response["id"] for response in responses]
 
-    def seen(self, call_id: str) -> dict[str, Any]:
+    def read_call(self, call_id: str) -> dict[str, Any]:
         """Read everything that the sandbox knows about a call."""
         details: dict[str, Any] = self.system.ask("GET", f"/vapi/calls/{call_id}")
         return details
@@ -122,30 +122,31 @@ class Phone:
     def verdicts(self, ids: Sequence[str]) -> list[str]:
         """List the decision about each call."""
         return [
-            (self.seen(call_id)["decision"] or {}).get("verdict", _NOT_ANSWERED) for call_id in ids
+            (self.read_call(call_id)["decision"] or {}).get("verdict", _NOT_ANSWERED)
+            for call_id in ids
         ]
 
     def are_decided(self, ids: Sequence[str]) -> bool:
         """Return whether every call was answered."""
         return _NOT_ANSWERED not in self.verdicts(ids)
 
-    def over(self, ids: Sequence[str]) -> int:
+    def count_ended(self, ids: Sequence[str]) -> int:
         """Count the calls that have ended at the provider."""
-        return sum(self.seen(call_id)["ended"] is not None for call_id in ids)
+        return sum(self.read_call(call_id)["ended"] is not None for call_id in ids)
 
     def calls(self) -> list[Call]:
         """Return the organization's calls that were neither refused nor withdrawn."""
         return self.system.database.run(self._calls)
 
-    def settled(self) -> int:
+    def count_settled(self) -> int:
         """Count the calls that are settled."""
         return sum(call.settled_at is not None for call in self.calls())
 
     def cost_of_real_durations(self, ids: Sequence[str]) -> int:
         """Calculate the cost of the calls' real durations, in micros."""
-        return sum(RATE.cost_micros(_talked_ms(self.seen(call_id)["call"])) for call_id in ids)
+        return sum(RATE.cost_micros(_talked_ms(self.read_call(call_id)["call"])) for call_id in ids)
 
-    def lowest(self) -> int:
+    def lowest_balance(self) -> int:
         """Return the lowest balance that the wallet ever had, in micros."""
         entries = self.system.database.run(
             lambda session: history(session, self.system.organization_id, limit=PAGE_MAX)
@@ -159,7 +160,7 @@ class Phone:
         )
         return sorted(alert.kind for alert in active)
 
-    def times(self, what: str) -> int:
+    def count_timeline_entries(self, what: str) -> int:
         """Count the entries of one kind in the calls' timelines."""
 
         def count(session: Session) -> int:
@@ -183,8 +184,8 @@ def ten_on_one_wallet(system: DemoSystem, report: Report) -> None:
     phone = Phone.open(system, report, TERMS, _THREE_MINUTES_MICROS)
     ids = _call_ten(phone, report)
     _end_and_charge(phone, ids, report)
-    report.check("each was warned once", phone.times("warned"), _CALLS_AT_ONCE)
-    spoken = [[speech["text"] for speech in phone.seen(call_id)["spoken"]] for call_id in ids]
+    report.check("each was warned once", phone.count_timeline_entries("warned"), _CALLS_AT_ONCE)
+    spoken = [[speech["text"] for speech in phone.read_call(call_id)["spoken"]] for call_id in ids]
     report.check(
         "each caller heard the warning first, and the reason for the end last",
         [texts[:1] + texts[-1:] for texts in spoken],
@@ -198,7 +199,7 @@ def ten_that_ignore_orders(system: DemoSystem, report: Report) -> None:
     phone = Phone.open(system, report, _ORDERS_IGNORED_TERMS, _THREE_MINUTES_MICROS)
     ids = _call_ten(phone, report, deaf=True)
     _end_and_charge(phone, ids, report)
-    completed = [(phone.seen(call_id)["leg"] or {}).get("status") for call_id in ids]
+    completed = [(phone.read_call(call_id)["leg"] or {}).get("status") for call_id in ids]
     report.check("Twilio completed every leg", completed, ["completed"] * _CALLS_AT_ONCE)
 
 
@@ -207,8 +208,8 @@ def lost_reports(system: DemoSystem, report: Report) -> None:
     report.scene("Calls whose reports are lost")
     phone = Phone.open(system, report, TERMS, _THREE_MINUTES_MICROS)
     ids = phone.notify(2, talk_seconds=1.2, behaviour={"lose_reports": True})
-    report.eventually("both are over", lambda: phone.over(ids), 2)
-    report.eventually("both are charged nevertheless", phone.settled, 2)
+    report.eventually("both are over", lambda: phone.count_ended(ids), 2)
+    report.eventually("both are charged nevertheless", phone.count_settled, 2)
     report.check("by reading them from Vapi", {call.settled_by for call in phone.calls()}, {"look"})
     _check_books(phone, ids, _THREE_MINUTES_MICROS, report)
 
@@ -218,15 +219,15 @@ def frozen(system: DemoSystem, report: Report) -> None:
     report.scene("An operator freezes the wallet during two calls")
     phone = Phone.open(system, report, TERMS, 10 * _THREE_MINUTES_MICROS)
     ids = phone.notify(2)
-    report.eventually("both talk", lambda: phone.times("in_progress"), 2)
+    report.eventually("both talk", lambda: phone.count_timeline_entries("in_progress"), 2)
     org = phone.system.organization_id
     system.do(
         lambda session, now: operator_actions.freeze_manually(
             session, org, operator=Operator("demo", "something is wrong"), now=now
         )
     )
-    report.eventually("both are ended", lambda: phone.over(ids), 2)
-    report.eventually("and charged", phone.settled, 2)
+    report.eventually("both are ended", lambda: phone.count_ended(ids), 2)
+    report.eventually("and charged", phone.count_settled, 2)
     causes = {call.end_cause for call in phone.calls()}
     report.check("because of the freeze", causes, {"frozen_wallet"})
     _print_times(phone, report)
@@ -239,7 +240,7 @@ def no_money(system: DemoSystem, report: Report) -> None:
     phone = Phone.open(system, report, TERMS, 0)
     (call_id,) = phone.notify()
     report.eventually("the call is refused", lambda: phone.verdicts([call_id]), ["refused"])
-    spoken = [speech["text"] for speech in phone.seen(call_id)["spoken"]]
+    spoken = [speech["text"] for speech in phone.read_call(call_id)["spoken"]]
     report.check("and the caller hears why", spoken, [TERMS.refusal_text])
     report.check("nothing is held", phone.system.wallet().held_micros, 0)
 
@@ -255,7 +256,9 @@ def _call_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
     report.eventually(
         "all ten are admitted", lambda: phone.verdicts(ids), ["admitted"] * _CALLS_AT_ONCE
     )
-    report.eventually("all ten talk", lambda: phone.times("in_progress"), _CALLS_AT_ONCE)
+    report.eventually(
+        "all ten talk", lambda: phone.count_timeline_entries("in_progress"), _CALLS_AT_ONCE
+    )
     return ids
 
 
@@ -276,8 +279,10 @@ def _call_until_answered(phone: Phone, report: Report, **more: Any) -> str:
 
 
 def _end_and_charge(phone: Phone, ids: Sequence[str], report: Report) -> None:
-    report.eventually("every call has ended by itself", lambda: phone.over(ids), _CALLS_AT_ONCE)
-    report.eventually("every call is charged", phone.settled, _CALLS_AT_ONCE)
+    report.eventually(
+        "every call has ended by itself", lambda: phone.count_ended(ids), _CALLS_AT_ONCE
+    )
+    report.eventually("every call is charged", phone.count_settled, _CALLS_AT_ONCE)
     causes = {call.end_cause for call in phone.calls()}
     report.check("because the credit was used up", causes, {"insufficient_funds"})
     _print_times(phone, report)
@@ -306,7 +311,7 @@ def _check_books(phone: Phone, ids: Sequence[str], credited_micros: int, report:
         figures.balance_micros,
         credited_micros - costs,
     )
-    report.check("the balance never was below zero", phone.lowest() >= 0)
+    report.check("the balance never was below zero", phone.lowest_balance() >= 0)
     report.check(
         "no amount is outstanding, nothing is held",
         (figures.owed_micros, figures.held_micros),

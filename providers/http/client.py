@@ -217,7 +217,7 @@ def retry_after_seconds_of(headers: Mapping[str, str]) -> float | None:
     return max(0.0, min(wait, _RETRY_AFTER_SECONDS_MAX))
 
 
-def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
+def send_with_retries(send: Callable[[], T], deadline: Deadline) -> T:
     """Send a repeatable request, and retry it after ProviderUnavailable.
 
     AnswerTooLarge is not retried. There are at most TRIES_MAX tries, with jitter, before the
@@ -242,7 +242,7 @@ def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
         stop=stop,
         reraise=True,
     )
-    return retrying(ask)
+    return retrying(send)
 
 
 def _is_worth_repeating(error: BaseException) -> bool:

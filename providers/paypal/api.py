@@ -23,9 +23,9 @@ from providers.http.client import (
     RETRY_WINDOW_SECONDS,
     Answer,
     Deadline,
-    ask_again,
     build_client,
     exchange,
+    send_with_retries,
 )
 from providers.http.limits import ChannelLimits
 from providers.http.probe import SilenceLimit
@@ -161,7 +161,7 @@ class PayPalApi:
             return _parse_resource(answer, external_id, id_field)
 
         with self._silence_limit.request():
-            return ask_again(read_resource, deadline)
+            return send_with_retries(read_resource, deadline)
 
     def _send(self, method: str, path: str, deadline: Deadline, **request: Any) -> Answer:
         # Every request of this client changes nothing at PayPal, so it may be repeated.

@@ -20,7 +20,7 @@ from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from base.problems.payments import UNKNOWN_STATUS
 from base.problems.providers import INVALID_ID, INVALID_STATUS, PARENT_ACCOUNT, SUBACCOUNT_MISSING
 from providers.errors import CredentialsRejected
-from providers.http.client import RETRY_WINDOW_SECONDS, Deadline, ask_again, build_client
+from providers.http.client import RETRY_WINDOW_SECONDS, Deadline, build_client, send_with_retries
 from providers.http.limits import ChannelLimits
 from providers.http.probe import SilenceLimit
 from providers.twilio import calls
@@ -205,7 +205,7 @@ class TwilioApi:
                 raise ProviderUnavailable("the answer is about another account")
             return account
 
-        return ask_again(ask, deadline)
+        return send_with_retries(ask, deadline)
 
     def _deadline(self, window_seconds: float | None) -> Deadline:
         return Deadline.after(self._window_seconds if window_seconds is None else window_seconds)

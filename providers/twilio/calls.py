@@ -19,7 +19,7 @@ from twilio.rest import Client
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from base.problems.payments import UNKNOWN_STATUS
 from base.problems.providers import CALL_MISSING, INVALID_ID
-from providers.http.client import Deadline, ask_again
+from providers.http.client import Deadline, send_with_retries
 from providers.twilio.mapping import raise_for_answer, raise_for_error
 from providers.twilio.transport import TWILIO_URL
 
@@ -48,7 +48,7 @@ def live_calls(sdk: Client, sid: str, deadline: Deadline) -> list[str]:
     for status in _LIVE_STATUSES_IN_ORDER:
         path: str | None = base + urlencode({"Status": status, "PageSize": _PAGE_SIZE})
         while path is not None:
-            page = ask_again(partial(_fetch_page, sdk, path, sid), deadline)
+            page = send_with_retries(partial(_fetch_page, sdk, path, sid), deadline)
             call_sids.update(dict.fromkeys(_sids_of(page)))
             path = _next_path(page, base)
     return list(call_sids)
@@ -101,7 +101,7 @@ def call_is_live(sdk: Client, sid: str, call_sid: str, deadline: Deadline) -> bo
             raise Refused(UNKNOWN_STATUS, "call", external_id=call_sid)
         return status in _LIVE_STATUSES
 
-    return ask_again(ask, deadline)
+    return send_with_retries(ask, deadline)
 
 
 def _fetch_page(sdk: Client, path: str, sid: str) -> dict[str, Any]:

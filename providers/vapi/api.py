@@ -21,9 +21,9 @@ from providers.http.client import (
     RETRY_WINDOW_SECONDS,
     Answer,
     Deadline,
-    ask_again,
     build_client,
     exchange,
+    send_with_retries,
 )
 from providers.http.limits import ChannelLimits
 from providers.http.probe import SilenceLimit
@@ -116,7 +116,7 @@ class VapiApi:
             return self._call_from(answer, external_id)
 
         with self._read_limit.request():
-            return ask_again(ask, deadline)
+            return send_with_retries(ask, deadline)
 
     def say(self, control_url: str, text: str, *, then_end: bool) -> bool:
         """Make a live call speak, and end it afterwards if `then_end` is set.

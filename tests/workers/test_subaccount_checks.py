@@ -251,7 +251,7 @@ def check_an_hour_later(world, brand_id, sid):
     facts = SubaccountFacts(sid, TwilioStatus.ACTIVE)
     for minutes, left in ((59, 1), (61, 0)):
         world.do(
-            lambda session, now, minutes=minutes: subaccounts.note_check(
+            lambda session, now, minutes=minutes: subaccounts.record_check(
                 session, brand_id, facts, now + timedelta(minutes=minutes)
             )
         )

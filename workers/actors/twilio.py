@@ -88,7 +88,7 @@ def check_subaccount(run: Run, brand_id: str) -> None:
         return
 
     def record(session: Session) -> None:
-        twilio_state.note_check(session, brand_id, facts, run.now)
+        twilio_state.record_check(session, brand_id, facts, run.now)
 
     run.record(record)
 
@@ -108,7 +108,7 @@ def _converge(run: Run, lease: SubaccountLease) -> float:
         read_began = time.monotonic()
         facts, sent = run.providers.twilio.get_subaccount(lease.sid), False
         is_suspending = lease.desired is TwilioStatus.SUSPENDED
-        if facts.status in twilio_state.CHANGEABLE and facts.status != lease.desired:
+        if facts.status in twilio_state.CHANGEABLE_STATES and facts.status != lease.desired:
             run.transaction(_prior_state_recorder(run, lease, facts.status))
             if is_suspending:
                 _complete_calls_before_suspension(run, lease.sid)
@@ -122,7 +122,7 @@ def _converge(run: Run, lease: SubaccountLease) -> float:
         if is_suspending and new_lease is None and facts.status is TwilioStatus.SUSPENDED:
             # Calls may have begun between the first ending of calls and the suspension.
             _complete_calls(run, lease.sid)
-        if facts.status not in twilio_state.CHANGEABLE:
+        if facts.status not in twilio_state.CHANGEABLE_STATES:
             is_absent = facts.status is TwilioStatus.ABSENT
             code = SUBACCOUNT_MISSING if is_absent else SUBACCOUNT_CLOSED
             raise Refused(code, lease.sid, brand=lease.brand_id)
@@ -172,7 +172,7 @@ def _state_recorder(
 def _prior_state_recorder(
     run: Run, lease: SubaccountLease, status: TwilioStatus
 ) -> Callable[[Session], None]:
-    return lambda session: twilio_state.note_found(session, lease, status, run.now)
+    return lambda session: twilio_state.record_found_state(session, lease, status, run.now)
 
 
 def _release_lease(

@@ -246,10 +246,10 @@ class Chain:
         return findings
 
     def _check_figures(self, entry: Entry, moved: int) -> list[Finding]:
-        number, before = entry.entry_no, entry.balance_before_micros
-        findings = self._find_difference(number, What.BALANCE_BEFORE, self._balance, before)
+        number, balance_before = entry.entry_no, entry.balance_before_micros
+        findings = self._find_difference(number, What.BALANCE_BEFORE, self._balance, balance_before)
         findings += self._find_difference(
-            number, What.BALANCE_AFTER, before + moved, entry.balance_after_micros
+            number, What.BALANCE_AFTER, balance_before + moved, entry.balance_after_micros
         )
         if self._owed is not None:
             owed = self._owed + _OWED_SIGNS.get(entry.kind, 0) * entry.amount_micros

@@ -146,13 +146,13 @@ def verify_ledger(
 
 def current_heads(run: Run) -> Iterator[Head]:
     """Yield every wallet's newest entry with its hash, ordered by organization."""
-    after = ""
+    last_organization_id = ""
     while True:
-        page = run(partial(_read_heads_page, after))
+        page = run(partial(_read_heads_page, last_organization_id))
         yield from page
         if len(page) < PAGE_HEADS:
             return
-        after = page[-1].organization_id
+        last_organization_id = page[-1].organization_id
 
 
 def entries_to_verify(session: Session, organization_id: str | None = None) -> int:
@@ -192,30 +192,32 @@ def _verify_wallet(run: Run, org: str, anchored: Head | None, tally: Tally) -> I
 
 
 def _verify_payments(run: Run, org: str, last: int) -> Iterator[Finding]:
-    after = ("", "", "")
+    last_payment = ("", "", "")
     while True:
-        page = run(partial(_read_payments, org, after))
+        page = run(partial(_read_payments, org, last_payment))
         for *key, moved, due in page:
             if moved != due:
                 name = ":".join(key)
                 yield Finding(org, last, What.PAYMENT, f"{name} {due}", f"{moved}")
         if len(page) < PAGE_PAYMENTS:
             return
-        after = tuple(page[-1][:3])
+        last_payment = tuple(page[-1][:3])
 
 
 def _organizations(run: Run) -> Iterator[str]:
-    after = ""
+    last_organization_id = ""
     while True:
-        org = run(partial(_next_organization, after))
+        org = run(partial(_next_organization, last_organization_id))
         if org is None:
             return
         yield org
-        after = org
+        last_organization_id = org
 
 
-def _next_organization(after: str, session: Session) -> str | None:
-    org: str | None = session.execute(text(_NEXT_ORGANIZATION_SQL), {"after": after}).scalar_one()
+def _next_organization(last_organization_id: str, session: Session) -> str | None:
+    org: str | None = session.execute(
+        text(_NEXT_ORGANIZATION_SQL), {"after": last_organization_id}
+    ).scalar_one()
     return org
 
 
@@ -229,18 +231,20 @@ def _read_entries(org: str, first: int, last: int, session: Session) -> list[Any
     return list(session.execute(text(_ENTRIES_SQL), values).all())
 
 
-def _read_payments(org: str, after: tuple[str, str, str], session: Session) -> list[Any]:
-    values: dict[str, Any] = dict(zip(("provider", "kind", "external_id"), after, strict=True))
+def _read_payments(org: str, last_payment: tuple[str, str, str], session: Session) -> list[Any]:
+    values: dict[str, Any] = dict(
+        zip(("provider", "kind", "external_id"), last_payment, strict=True)
+    )
     values |= {"org": org, "page": PAGE_PAYMENTS}
     return list(session.execute(text(_PAYMENTS_SQL), values).all())
 
 
-def _read_heads_page(after: str, session: Session) -> list[Head]:
+def _read_heads_page(last_organization_id: str, session: Session) -> list[Head]:
     rows = session.execute(
         text(
             "SELECT organization_id, entry_no, head_hash FROM wallets"
             " WHERE organization_id > :after ORDER BY organization_id LIMIT :page"
         ),
-        {"after": after, "page": PAGE_HEADS},
+        {"after": last_organization_id, "page": PAGE_HEADS},
     )
     return [Head(*row) for row in rows]

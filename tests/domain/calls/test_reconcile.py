@@ -162,7 +162,9 @@ def test_holds_of_calls_without_a_provider_id_expire_in_one_batch(customer):
 def test_a_hold_that_was_put_off_meanwhile_is_not_given_back(customer):
     customer.reserve("c1", seconds=10, provider=None)
     customer.do(
-        lambda s: holds.put_off(s, customer.id, "c1", expires_at=later(2_000), now=later(950))
+        lambda s: holds.postpone_expiry(
+            s, customer.id, "c1", expires_at=later(2_000), now=later(950)
+        )
     )
     assert expire(customer, later(970)) == []
     assert customer.hold().status == "open"

@@ -38,7 +38,7 @@ BIG = AMOUNT_MICROS_MAX
 
 def put_off(database, org, until, *, now=T0):
     return database.run(
-        lambda session: holds.put_off(session, org, "c1", expires_at=until, now=now)
+        lambda session: holds.postpone_expiry(session, org, "c1", expires_at=until, now=now)
     )
 
 

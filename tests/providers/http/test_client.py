@@ -10,7 +10,7 @@ import pytest
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable
 from providers.http import client as http
-from providers.http.client import Deadline, ask_again, build_client, exchange
+from providers.http.client import Deadline, build_client, exchange, send_with_retries
 from tests.providers.support import Loopback, Reply
 
 
@@ -79,19 +79,22 @@ def test_hanging_answer_ends_at_the_deadline(loopback: Loopback):
 def test_read_is_sent_three_times_at_most(loopback: Loopback):
     loopback.answer = lambda asked: Reply(500)
     with pytest.raises(ProviderUnavailable):
-        ask_again(lambda: send(loopback.url, repeatable=True), Deadline.after(10))
+        send_with_retries(lambda: send(loopback.url, repeatable=True), Deadline.after(10))
     assert len(loopback.asked) == 3
 
 
 def test_read_succeeds_on_the_second_try(loopback: Loopback):
     loopback.answer = lambda asked: Reply(500 if len(loopback.asked) == 1 else 200)
-    assert ask_again(lambda: send(loopback.url, repeatable=True), Deadline.after(10)).status == 200
+    assert (
+        send_with_retries(lambda: send(loopback.url, repeatable=True), Deadline.after(10)).status
+        == 200
+    )
 
 
 def test_long_requested_wait_ends_the_tries(loopback: Loopback):
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": "30"})
     with pytest.raises(ProviderUnavailable) as caught:
-        ask_again(lambda: send(loopback.url, repeatable=True), Deadline.after(60))
+        send_with_retries(lambda: send(loopback.url, repeatable=True), Deadline.after(60))
     assert caught.value.retry_after_seconds == 30.0
     assert len(loopback.asked) == 1
 
@@ -101,7 +104,7 @@ def test_short_requested_wait_is_followed(loopback: Loopback):
         Reply(429, headers={"Retry-After": "1"}) if len(loopback.asked) == 1 else Reply(200)
     )
     began = time.monotonic()
-    ask_again(lambda: send(loopback.url, repeatable=True), Deadline.after(10))
+    send_with_retries(lambda: send(loopback.url, repeatable=True), Deadline.after(10))
     assert time.monotonic() - began >= 1.0
 
 
@@ -109,7 +112,7 @@ def test_no_try_begins_after_the_deadline(loopback: Loopback):
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": "3"})
     began = time.monotonic()
     with pytest.raises(ProviderUnavailable):
-        ask_again(lambda: send(loopback.url, repeatable=True), Deadline.after(1))
+        send_with_retries(lambda: send(loopback.url, repeatable=True), Deadline.after(1))
     assert time.monotonic() - began < 3
     assert len(loopback.asked) == 1
 

@@ -19,7 +19,7 @@ from base.channels import ProviderChannel
 from base.clock import wait_until
 from base.enums import Provider, RequestClass
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable
-from providers.http.client import Answer, Deadline, ask_again, build_client, exchange
+from providers.http.client import Answer, Deadline, build_client, exchange, send_with_retries
 from providers.http.limits import ChannelLimits
 from providers.twilio.transport import TWILIO_URL, Transport
 from tests.db.redis.support import POLICY, circuits, wait_is_over
@@ -232,7 +232,7 @@ def test_read_is_not_repeated_when_the_circuit_opens(fleet, loopback: Loopback):
         send(loopback.url, channel_limits)
     # When a read is repeated
     with pytest.raises(HeldBack):
-        ask_again(lambda: send(loopback.url, channel_limits), Deadline.after(20))
+        send_with_retries(lambda: send(loopback.url, channel_limits), Deadline.after(20))
     # Then there is no third try
     assert len(loopback.asked) == 3
 
