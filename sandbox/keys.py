@@ -105,11 +105,11 @@ def _load_ca(folder: Path) -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
     if certificate_file.exists():
         key = _read_key(folder / "paypal-ca.key")
         return key, x509.load_pem_x509_certificate(certificate_file.read_bytes())
-    key = _new_key(folder / "paypal-ca.key")
-    name = _name("Holdfast Sandbox Issuer")
+    key = _create_key(folder / "paypal-ca.key")
+    name = _distinguished_name("Holdfast Sandbox Issuer")
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
     certificate = (
-        _builder(name, name, key.public_key(), days=3650)
+        _certificate_builder(name, name, key.public_key(), days=3650)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .sign(key, hashes.SHA256())
@@ -125,14 +125,16 @@ def _load_leaf(
     if certificate_file.exists():
         leaf = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         expires_soon = leaf.not_valid_after_utc - _RENEW_BEFORE <= datetime.now(UTC)
-        if leaf.subject == _name(CERTIFICATE_NAME) and not expires_soon:
+        if leaf.subject == _distinguished_name(CERTIFICATE_NAME) and not expires_soon:
             return _read_key(folder / "paypal-signer.key"), leaf
-    key = _new_key(folder / "paypal-signer.key")
+    key = _create_key(folder / "paypal-signer.key")
     usage = x509.KeyUsage(True, False, True, False, False, False, False, False, False)
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     leaf = (
-        _builder(_name(CERTIFICATE_NAME), ca.subject, key.public_key(), days=365)
+        _certificate_builder(
+            _distinguished_name(CERTIFICATE_NAME), ca.subject, key.public_key(), days=365
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
@@ -144,7 +146,7 @@ def _load_leaf(
     return key, leaf
 
 
-def _builder(
+def _certificate_builder(
     subject: x509.Name, issuer: x509.Name, key: rsa.RSAPublicKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
@@ -160,7 +162,7 @@ def _builder(
     )
 
 
-def _name(common_name: str) -> x509.Name:
+def _distinguished_name(common_name: str) -> x509.Name:
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Holdfast Sandbox"),
@@ -169,7 +171,7 @@ def _name(common_name: str) -> x509.Name:
     )
 
 
-def _new_key(path: Path) -> rsa.RSAPrivateKey:
+def _create_key(path: Path) -> rsa.RSAPrivateKey:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(
         serialization.Encoding.PEM,

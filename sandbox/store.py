@@ -167,12 +167,12 @@ class Store:
             self._database.close()
 
 
-def wall_clock(monotonic: float | None) -> float | None:
+def epoch_from_monotonic(monotonic: float | None) -> float | None:
     """Convert monotonic seconds, which a reboot resets, into seconds since 1970."""
     return None if monotonic is None else time.time() - (time.monotonic() - monotonic)
 
 
-def monotonic_clock(epoch: float | None) -> float | None:
+def monotonic_from_epoch(epoch: float | None) -> float | None:
     """Convert seconds since 1970 into monotonic seconds."""
     return None if epoch is None else time.monotonic() - (time.time() - epoch)
 

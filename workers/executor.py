@@ -78,7 +78,7 @@ class Executor:
         began = time.monotonic()
         with bound(job=job_id):
             try:
-                self._run(job_id, attempt)
+                self._run_job(job_id, attempt)
             except (Exception, Interrupt) as error:
                 try:
                     return self._record_error(attempt.claim, error)
@@ -91,7 +91,7 @@ class Executor:
             return "dead" if attempt.buried else "taken"
         return attempt.outcome
 
-    def _run(self, job_id: str, attempt: _Attempt) -> None:
+    def _run_job(self, job_id: str, attempt: _Attempt) -> None:
         self.database.run(lambda session: self._claim_or_run(session, job_id, attempt))
         claim = attempt.claim
         if claim is None or not claim.committed:

@@ -29,7 +29,7 @@ class PayPalProof:
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
         body = await read_body(delivery, media_type="application/json", bytes_max=self._bytes_max)
         transmission, now = transmission_of(delivery.headers), utc_now()
-        if self._verifier.must_ask(transmission):
+        if self._verifier.needs_request(transmission):
             with bound(correlation_id=correlation_id, source=str(Provider.PAYPAL)):
                 webhook = await to_thread.run_sync(
                     lambda: self._verifier.verify(transmission, body, now=now),

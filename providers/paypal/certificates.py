@@ -222,7 +222,7 @@ class CertificateStore:
             if download is None:
                 # PayPal repeats a refused webhook. A URL that is requested again is therefore
                 # preferred to new URLs.
-                if not is_known and not self._unknown.may_ask(url):
+                if not is_known and not self._unknown.take_token(url):
                     raise ForgedWebhook("the certificate is unknown, and is not asked for now")
                 download = self._downloads[url] = Future()
         if is_first:

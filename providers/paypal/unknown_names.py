@@ -35,7 +35,7 @@ class UnknownNames:
         self._refilled_at = clock()
         self._named_urls: OrderedDict[int, None] = OrderedDict()
 
-    def may_ask(self, url: str) -> bool:
+    def take_token(self, url: str) -> bool:
         """Take a token for a URL and return True; return False if none is available."""
         now = self._clock()
         new_tokens = (now - self._refilled_at) / self._refill_seconds

@@ -159,7 +159,7 @@ class PayPalWebhookVerifier:
         """Close all connections."""
         self.certificates.close()
 
-    def must_ask(self, transmission: Transmission) -> bool:
+    def needs_request(self, transmission: Transmission) -> bool:
         """Return whether `verify` must send a request, and so may wait.
 
         Raises: ForgedWebhook for a certificate URL that is not allowed.

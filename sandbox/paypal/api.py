@@ -24,7 +24,7 @@ from sandbox.paypal.state import (
     money,
     set_subscription_status,
 )
-from sandbox.paypal.webhooks import give_certificate, verify_signature
+from sandbox.paypal.webhooks import serve_certificate, verify_signature
 from sandbox.store import Shelf
 
 #: Lifetime of a token in seconds, as at PayPal.
@@ -72,7 +72,7 @@ def _resource_answer(request: ApiRequest, resource: Json, status: int) -> Answer
     return json_answer({key: resource[key] for key in ("id", "status", "links")}, status)
 
 
-def give_token(sandbox: Sandbox, request: ApiRequest) -> Answer:
+def issue_token(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer POST /v1/oauth2/token."""
     user, password = request.basic()
     our_secrets = sandbox.keys.secrets
@@ -221,7 +221,7 @@ def _refund_value(sandbox: Sandbox, capture: Json, amount: Json | None) -> str:
     if capture["status"] == "DECLINED":
         raise unprocessable("REFUND_IS_RESTRICTED", "The capture was declined.")
     currency = capture["amount"]["currency_code"]
-    unrefunded = sandbox.paypal.left_of(capture)
+    unrefunded = sandbox.paypal.unrefunded_of(capture)
     if unrefunded <= 0:
         raise unprocessable("CAPTURE_FULLY_REFUNDED", "All of the capture has been refunded.")
     if amount is None:
@@ -254,8 +254,8 @@ def operations() -> list[tuple[str, str, Handler]]:
         ("GET", "/v1/customer/disputes/{id}", get_dispute),
     ]
     return [
-        ("POST", "/v1/oauth2/token", give_token),
-        ("GET", "/v1/notifications/certs/{name}", give_certificate),
+        ("POST", "/v1/oauth2/token", issue_token),
+        ("GET", "/v1/notifications/certs/{name}", serve_certificate),
         *(
             (method, path, _require_token(handler))
             for method, path, handler in authorized_operations

@@ -103,7 +103,7 @@ class MoneyControl:
         capture = state.captures.get(request.path_params["id"])
         if capture is None:
             return refuse("no such capture", 404)
-        left = state.left_of(capture)
+        left = state.unrefunded_of(capture)
         value = body.value or f"{left:f}"
         if not state.can_refund(capture, value):
             return refuse(f"{value} cannot be refunded: {left:f} is left", 422)

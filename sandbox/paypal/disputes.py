@@ -93,7 +93,7 @@ def reopen_dispute(dispute: Json) -> None:
     dispute.pop("money_movements", None)
 
 
-def newest_about(state: PayPalState, capture_id: str) -> Json | None:
+def newest_dispute_of(state: PayPalState, capture_id: str) -> Json | None:
     """Return the newest dispute of a capture, if there is one."""
     return state.disputes.newest(lambda dispute: disputed_capture(dispute) == capture_id)
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 from sandbox.core import Sandbox
 from sandbox.exchange import Json, iso_seconds, random_id
 from sandbox.paypal.disputes import (
-    newest_about,
+    newest_dispute_of,
     newest_open,
     open_dispute,
     reopen_dispute,
@@ -169,7 +169,7 @@ def _find_refund(sandbox: Sandbox, subject: Subject) -> Json:
         return state.refunds[subject.resource_id]
     capture = _find_capture(sandbox, subject, "COMPLETED")
     ours = [one for one in state.refunds.values() if capture_of(one) == capture["id"]]
-    left = state.left_of(capture)
+    left = state.unrefunded_of(capture)
     if ours and (subject.keep_state or left <= 0):
         return ours[-1]
     value = subject.value or f"{left:f}"
@@ -251,7 +251,7 @@ def _find_dispute(sandbox: Sandbox, subject: Subject, suffix: str) -> Json:
     if suffix == "RESOLVED" and (found := newest_open(state, subject.organization_id)):
         return found
     capture = _find_capture(sandbox, subject, "COMPLETED")
-    known = newest_about(state, capture["id"])
+    known = newest_dispute_of(state, capture["id"])
     anew = suffix == "CREATED" and not subject.keep_state
     if known is None or (anew and known["status"] == "RESOLVED"):
         return open_dispute(state, [capture["id"]], _disputed(subject, capture))

@@ -155,14 +155,14 @@ class PayPalState:
             Decimal(0),
         )
 
-    def left_of(self, capture: Json) -> Decimal:
+    def unrefunded_of(self, capture: Json) -> Decimal:
         """Return the part of a capture that is not refunded."""
         return Decimal(capture["amount"]["value"]) - self.refunded_of(capture["id"])
 
     def can_refund(self, capture: Json, value: str) -> bool:
         """Return whether this amount of a capture can be refunded."""
         is_completed = capture["status"] in ("COMPLETED", "PARTIALLY_REFUNDED")
-        return is_completed and 0 < Decimal(value) <= self.left_of(capture)
+        return is_completed and 0 < Decimal(value) <= self.unrefunded_of(capture)
 
     def add_refund(self, capture: Json, value: str, status: str = "COMPLETED") -> Json:
         """Refund part or all of a capture, and update the capture's status.
@@ -184,7 +184,7 @@ class PayPalState:
         self._mark_refunded(self.captures[capture_of(refund)])
 
     def _mark_refunded(self, capture: Json) -> None:
-        if self.left_of(capture) <= 0:
+        if self.unrefunded_of(capture) <= 0:
             status = "REFUNDED"
         else:
             status = "PARTIALLY_REFUNDED" if self.refunded_of(capture["id"]) else "COMPLETED"

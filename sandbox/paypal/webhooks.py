@@ -19,7 +19,7 @@ from sandbox.paypal.problems import invalid, problem
 _WEBHOOK_ID = re.compile(r"[a-zA-Z0-9]{1,50}")
 
 
-def give_certificate(sandbox: Sandbox, request: ApiRequest) -> Answer:
+def serve_certificate(sandbox: Sandbox, request: ApiRequest) -> Answer:
     """Answer GET /v1/notifications/certs/{name} with the leaf certificate as PEM."""
     if request.params["name"] != sandbox.keys.certificate_id:
         raise problem(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "No such certificate.")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from sandbox.exchange import Json
-from sandbox.store import monotonic_clock, wall_clock
+from sandbox.store import epoch_from_monotonic, monotonic_from_epoch
 
 LIVE_STATUSES = ("queued", "ringing", "in-progress")
 
@@ -60,7 +60,7 @@ def pack_call(call: TwilioCall) -> Json:
     """Return the fields of a call that survive a restart."""
     return {
         "shown": call.shown,
-        "began_at": wall_clock(call.answered_at),
+        "began_at": epoch_from_monotonic(call.answered_at),
         "callback_url": call.callback_url,
         "callbacks": call.callbacks,
     }
@@ -68,7 +68,7 @@ def pack_call(call: TwilioCall) -> Json:
 
 def unpack_call(packed: Json) -> TwilioCall:
     """Rebuild a call from the result of `pack_call`, without its watchers."""
-    answered_at = monotonic_clock(packed["began_at"])
+    answered_at = monotonic_from_epoch(packed["began_at"])
     return TwilioCall(packed["shown"], [], answered_at, packed["callback_url"], packed["callbacks"])
 
 

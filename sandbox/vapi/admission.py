@@ -19,7 +19,7 @@ from sandbox.delivery import accepted
 from sandbox.exchange import Json, iso_ms
 from sandbox.vapi.calls import LiveCall
 from sandbox.vapi.events import assistant_request, parcel
-from sandbox.vapi.state import allowed_length
+from sandbox.vapi.state import is_allowed_duration
 
 _PREFIX = "assistant-request-"
 
@@ -103,7 +103,7 @@ def _assistant(sandbox: Sandbox, answer: Json) -> Reading:
     overrides = answer.get("assistantOverrides") or {}
     if assistant is None or wrong_in_overrides(overrides):
         return invalid
-    if not allowed_length(assistant.get("maxDurationSeconds", 600)):
+    if not is_allowed_duration(assistant.get("maxDurationSeconds", 600)):
         return invalid
     return Reading(assistant=assistant, overrides=overrides)
 
@@ -112,7 +112,7 @@ def wrong_in_overrides(overrides: object) -> str:
     """Return why Vapi refuses the assistantOverrides; blank if it accepts them."""
     if not isinstance(overrides, dict):
         return "assistantOverrides must be an object"
-    if not allowed_length(overrides.get("maxDurationSeconds", 600)):
+    if not is_allowed_duration(overrides.get("maxDurationSeconds", 600)):
         return "assistantOverrides.maxDurationSeconds must be a number from 10 to 43200"
     if not isinstance(overrides.get("metadata", {}), dict):
         return "assistantOverrides.metadata must be an object"

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from sandbox.exchange import Json, iso_ms
-from sandbox.store import monotonic_clock, wall_clock
+from sandbox.store import epoch_from_monotonic, monotonic_from_epoch
 from sandbox.twilio.calls import TwilioCall
 
 #: Time limit of the response to an assistant-request, in seconds.
@@ -175,13 +175,13 @@ class LiveCall:
 def pack_call(call: LiveCall) -> Json:
     """Return the fields that a restart keeps of a call, without its number and leg."""
     packed: Json = {name: getattr(call, name) for name in _KEPT_FIELDS}
-    times = {f"{name}_at": wall_clock(getattr(call, name)) for name in _TIME_FIELDS}
+    times = {f"{name}_at": epoch_from_monotonic(getattr(call, name)) for name in _TIME_FIELDS}
     return packed | times | {"plan": asdict(call.plan), "over": call.over}
 
 
 def unpack_call(packed: Json, numbers: Mapping[str, PhoneNumber]) -> LiveCall:
     """Rebuild a call from its stored fields, without its leg."""
-    times: Json = {name: monotonic_clock(packed.pop(f"{name}_at")) for name in _TIME_FIELDS}
+    times: Json = {name: monotonic_from_epoch(packed.pop(f"{name}_at")) for name in _TIME_FIELDS}
     over, plan = packed.pop("over"), Plan(**packed.pop("plan"))
     number = numbers.get(packed["shown"].get("phoneNumberId", ""))
     call = LiveCall(**packed, **times, plan=plan, number=number)

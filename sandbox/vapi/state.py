@@ -144,7 +144,7 @@ def _unpack_number(packed: Json) -> PhoneNumber:
     return PhoneNumber(**packed)
 
 
-def allowed_length(value: object) -> bool:
+def is_allowed_duration(value: object) -> bool:
     """Return whether Vapi accepts a value as maxDurationSeconds."""
     return (
         isinstance(value, int | float)

@@ -202,7 +202,7 @@ def test_missing_or_invalid_header_is_forged_without_a_request(
         proved(verifier, headers, BODY, now=NOW)
     if not (name == "PAYPAL-TRANSMISSION-ID" and value == "0"):  # A valid id that was not signed.
         with pytest.raises(ForgedWebhook):
-            verifier.must_ask(transmission_of(headers))
+            verifier.needs_request(transmission_of(headers))
         assert loopback.asked == []
 
 
@@ -284,9 +284,9 @@ def test_empty_message_is_malformed_if_verified_and_forged_otherwise(
 
 def test_only_the_first_message_needs_the_network(verifier, url, leaf, loopback):
     headers = sign(leaf.key, BODY, url=url)
-    assert verifier.must_ask(transmission_of(headers))
+    assert verifier.needs_request(transmission_of(headers))
     proved(verifier, headers, BODY, now=NOW)
-    assert not verifier.must_ask(transmission_of(headers))
+    assert not verifier.needs_request(transmission_of(headers))
     asked = len(loopback.asked)
     proved(verifier, headers, BODY, now=NOW)
     assert len(loopback.asked) == asked
@@ -329,7 +329,7 @@ def test_verification_request_contains_the_body_byte_for_byte(asking, loopback, 
     answer_verification(loopback, json_reply({"verification_status": "SUCCESS"}))
     headers = sign(leaf.key, body, url=url)
     # When it is verified
-    assert asking.must_ask(transmission_of(headers))
+    assert asking.needs_request(transmission_of(headers))
     assert proved(asking, headers, body, now=NOW).external_id == "WH-1"
     # Then PayPal received the original body, our webhook's id, and the transmission
     question = loopback.asked[-1].body
