@@ -43,7 +43,7 @@ _PERMANENT_SHARE = 0.1
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield each thread's name and the function that it runs until it is stopped."""
-    yield "lapses", scene.deliveries.producing(partial(_lapse_subscriptions, scene))
+    yield "lapses", scene.deliveries.wrap_producer(partial(_lapse_subscriptions, scene))
     yield "operator", partial(_freeze_wallets, scene)
 
 

@@ -71,17 +71,17 @@ def _compare_debits(facts: Facts) -> Iterator[Problem]:
 
 
 def _compare_payments(facts: Facts) -> Iterator[Problem]:
-    moved: Counter[str] = Counter()
+    moved_micros: Counter[str] = Counter()
     for capture_id, micros in facts.rows(
         "SELECT split_part(operation_key, ':', 4), sum(CASE direction WHEN 'credit'"
         " THEN amount_micros ELSE -amount_micros END)::bigint FROM wallet_entries"
         " WHERE operation_key LIKE 'payment:%'"
         " AND kind IN ('topup', 'give_back', 'refund', 'dispute', 'owed') GROUP BY 1"
     ):
-        moved[capture_id] = micros
+        moved_micros[capture_id] = micros
     known = {
-        capture_id: seen
-        for capture_id, *seen in facts.rows(
+        capture_id: recorded
+        for capture_id, *recorded in facts.rows(
             "SELECT p.external_id, captured_micros, (SELECT coalesce(sum(amount_micros), 0)::bigint"
             " FROM payment_refunds r WHERE (r.provider, r.kind, r.payment_id)"
             " = (p.provider, p.kind, p.external_id) AND state <> 'failed')"
@@ -90,17 +90,17 @@ def _compare_payments(facts: Facts) -> Iterator[Problem]:
     }
     for capture in facts.captures:
         at_paypal = [_micros(capture["amount"]["value"]), _micros(capture["refunded"])]
-        kept = at_paypal[0] - at_paypal[1]
-        facts.add(capture["custom_id"], kept)
-        found, seen = moved.pop(capture["id"], 0), known.get(capture["id"])
-        if seen != at_paypal:
-            text = f"payment {capture['id']}: paid and refunded {at_paypal}, known {seen}"
+        kept_micros = at_paypal[0] - at_paypal[1]
+        facts.add(capture["custom_id"], kept_micros)
+        found_micros, recorded = moved_micros.pop(capture["id"], 0), known.get(capture["id"])
+        if recorded != at_paypal:
+            text = f"payment {capture['id']}: paid and refunded {at_paypal}, known {recorded}"
             yield Problem("lost", text, (capture["id"],))
-        elif found != kept:
-            text = f"payment {capture['id']}: {kept} kept, {found} moved"
+        elif found_micros != kept_micros:
+            text = f"payment {capture['id']}: {kept_micros} kept, {found_micros} moved"
             yield Problem("doubled", text, (capture["id"],))
-    for capture_id, found in moved.items():
-        text = f"payment {capture_id}: unknown at the provider, {found} moved"
+    for capture_id, found_micros in moved_micros.items():
+        text = f"payment {capture_id}: unknown at the provider, {found_micros} moved"
         yield Problem("doubled", text, (capture_id,))
 
 
@@ -114,24 +114,24 @@ def _compare_holds(facts: Facts) -> Iterator[Problem]:
             " = (h.organization_id, h.call_id))"
         )
     }
-    billed, released = facts.recorded.of("commit"), facts.recorded.of("release")
-    for name, request in billed.items():
-        status, found = rows.get(name, (None, None))
+    commits, releases = facts.recorded.of("commit"), facts.recorded.of("release")
+    for name, request in commits.items():
+        status, billed_micros = rows.get(name, (None, None))
         facts.add(name[0], -request.micros if request.outcome == "OK" else 0)
         if request.outcome != "OK":
             yield Problem("lost", f"call {name}: commit answered {request.outcome}", name)
-        elif found != request.micros:
-            text = f"call {name}: {request.micros} committed, {found} billed ({status})"
+        elif billed_micros != request.micros:
+            text = f"call {name}: {request.micros} committed, {billed_micros} billed ({status})"
             yield Problem("lost", text, name)
-    for name, request in released.items():
+    for name, request in releases.items():
         status, _ = rows.get(name, (None, None))
-        if name not in billed and status in ("open", "committed"):
+        if name not in commits and status in ("open", "committed"):
             yield Problem("lost", f"call {name}: released ({request.outcome}), but {status}", name)
-    for name, (status, found) in rows.items():
+    for name, (status, billed_micros) in rows.items():
         if status == "open":
             yield Problem("lost", f"call {name}: its hold is still open", name)
-        if found is not None and name not in billed:
-            yield Problem("doubled", f"call {name}: {found} billed without a request", name)
+        if billed_micros is not None and name not in commits:
+            yield Problem("doubled", f"call {name}: {billed_micros} billed without a request", name)
     for organization_id, key, times in facts.rows(
         "SELECT organization_id, operation_key, count(*) FROM wallet_entries"
         " WHERE kind = 'call' GROUP BY 1, 2 HAVING count(*) > 1"

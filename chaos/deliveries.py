@@ -53,7 +53,7 @@ class DeliveryQueue:
     #: Threads that may still produce events.
     producers: int = 0
 
-    def producing(self, work: Callable[[], None]) -> Callable[[], None]:
+    def wrap_producer(self, work: Callable[[], None]) -> Callable[[], None]:
         """Wrap a thread's work that produces events, so that senders wait for its end.
 
         A stopping thread still produces the events of a change that it has begun. If the senders
@@ -90,7 +90,7 @@ class DeliveryQueue:
         copies = 2 if chance.random() < _TWICE_SHARE else 1
         repeated = chance.random() < _REPEATED_SHARE
         event_id = event["event_id"]
-        self.journal.asked("webhook", organization_id, event_id)
+        self.journal.record_request("webhook", organization_id, event_id)
         with self.lock:
             self.queued += 1
             self.late += late > 0
@@ -98,7 +98,7 @@ class DeliveryQueue:
                 PendingEvent(organization_id, event_id, copies, repeated, time.monotonic() + late)
             )
 
-    def take(self) -> PendingEvent | None:
+    def take_due_event(self) -> PendingEvent | None:
         """Take an event from the middle of those that are due; None if none is due."""
         with self.lock:
             due = [event for event in self.pending if event.due_at <= time.monotonic()]
@@ -109,7 +109,7 @@ class DeliveryQueue:
             self.in_delivery += 1
             return event
 
-    def give_back(self, event: PendingEvent | None, seconds: float) -> None:
+    def put_back(self, event: PendingEvent | None, seconds: float) -> None:
         """Return a taken event to the queue after some seconds; None if it needs no more."""
         with self.lock:
             self.in_delivery -= 1

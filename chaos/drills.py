@@ -45,7 +45,7 @@ _SELECT_FROZEN = text(
 )
 
 #: A context manager that breaks a part of the system while its block runs. It yields a description.
-Breaks = Callable[[System, Random], AbstractContextManager[str]]
+Breakage = Callable[[System, Random], AbstractContextManager[str]]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class _AcceptedClosing:
     at: float
 
 
-def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS) -> Act:
-    """Make a fault that sends closing events while `breaks` is active.
+def send_closings_during(breakage: Breakage, within_seconds: float = FROZEN_WITHIN_SECONDS) -> Act:
+    """Make a fault that sends closing events while `breakage` is active.
 
     Each wallet must be frozen within `within_seconds`. If one is not, the fault reports it as lost,
     unless the machine is overloaded.
@@ -68,7 +68,7 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
         customers = _list_unfrozen(system)
         if not customers or not _running_safety_workers(system):
             return Done("no safety worker, or no customer to close", struck=False)
-        with breaks(system, chance) as text:
+        with breakage(system, chance) as text:
             closings = [
                 closing
                 for closing in (_send_closing_event(system, customer) for customer in customers)

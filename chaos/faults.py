@@ -18,7 +18,7 @@ import psycopg
 from base.clock import wait_until
 from chaos.clock_steps import step_clock
 from chaos.done import Act, Done
-from chaos.drills import closing_while, safety_worker_stopped, valkey_full, valkey_hung
+from chaos.drills import safety_worker_stopped, send_closings_during, valkey_full, valkey_hung
 from chaos.processes import is_stopped
 from chaos.system import INGRESSES, RELAYS, WORKERS, System
 from db.address import driver_url
@@ -35,7 +35,7 @@ _LONG_KINDS = ("worker_frozen_past_lease", "worker_frozen_asking", "worker_froze
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedFault:
     """A planned fault: its start, in seconds after the traffic begins, and its seed."""
 
     at: float
@@ -43,17 +43,17 @@ class Planned:
     seed: str
 
 
-def plan(seed: int, seconds: float) -> list[Planned]:
+def plan(seed: int, seconds: float) -> list[PlannedFault]:
     """Draw the faults of a run, in shuffled rounds that each contain every kind."""
     chance = Random(f"{seed}:faults")  # noqa: S311
-    planned: list[Planned] = []
+    planned: list[PlannedFault] = []
     kinds = _shuffled_kinds(chance)
     at = _FIRST_SECONDS
     while at < seconds:
         kind = next(kinds)
         # A long fault must begin early enough to end while there is still traffic.
         if kind not in _LONG_KINDS or at + _PAST_LEASE_SECONDS < seconds:
-            planned.append(Planned(at, kind, f"{seed}:{len(planned)}"))
+            planned.append(PlannedFault(at, kind, f"{seed}:{len(planned)}"))
             at += chance.uniform(*_FAULT_GAP_SECONDS)
     return planned
 
@@ -278,9 +278,9 @@ KINDS: dict[str, tuple[Act, int]] = {
     "valkey_cut": (_cut_connections("valkey"), 1),
     "valkey_stalled": (_set_proxy_mode("valkey", "stall", "not a byte passes", (1, 6)), 1),
     "valkey_answers_lost": (_set_proxy_mode("valkey", "deaf", "answers lost", (0.2, 1)), 1),
-    "valkey_full": (closing_while(valkey_full), 1),
-    "valkey_hung": (closing_while(valkey_hung), 1),
-    "safety_worker_stopped": (closing_while(safety_worker_stopped), 1),
+    "valkey_full": (send_closings_during(valkey_full), 1),
+    "valkey_hung": (send_closings_during(valkey_hung), 1),
+    "safety_worker_stopped": (send_closings_during(safety_worker_stopped), 1),
     "ingress_cut": (_cut_connections("ingress"), 1),
     "ingress_answers_lost": (_set_proxy_mode("ingress", "deaf", "answers lost", (0.3, 1.5)), 2),
     "paypal_500": (_add_provider_fault("paypal", "status", (2, 6), status=500, probability=0.6), 1),
@@ -323,7 +323,7 @@ KINDS: dict[str, tuple[Act, int]] = {
 }
 
 
-def strike(system: System, planned: Planned) -> Done:
+def strike(system: System, planned: PlannedFault) -> Done:
     """Carry out one fault of the plan."""
     act, _ = KINDS[planned.kind]
     return act(system, random.Random(planned.seed))  # noqa: S311

@@ -22,17 +22,17 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def asked(self, what: str, organization_id: str, key: str, micros: int = 0) -> None:
+    def record_request(self, kind: str, organization_id: str, key: str, micros: int = 0) -> None:
         """Record that a request is about to be sent."""
-        self._write("asked", what, organization_id, key, micros)
+        self._write("asked", kind, organization_id, key, micros)
 
-    def answered(self, what: str, organization_id: str, key: str, outcome: str) -> None:
-        """Record the final answer."""
-        self._write("answered", what, organization_id, key, outcome)
+    def record_answer(self, kind: str, organization_id: str, key: str, outcome: str) -> None:
+        """Record the final answer to a request."""
+        self._write("answered", kind, organization_id, key, outcome)
 
-    def unsure(self, what: str, organization_id: str, key: str, why: str) -> None:
-        """Record that no answer arrived, or an error instead of one."""
-        self._write("unsure", what, organization_id, key, why)
+    def record_no_answer(self, kind: str, organization_id: str, key: str, why: str) -> None:
+        """Record that a request got no answer, or an error in place of an answer."""
+        self._write("unsure", kind, organization_id, key, why)
 
     def _write(self, *fields: str | int) -> None:
         # One system call writes the whole line, so that lines of several threads never mix.
@@ -57,9 +57,9 @@ class RecordedTraffic:
 
     requests: dict[str, dict[Name, RecordedRequest]] = field(default_factory=dict)
 
-    def of(self, what: str) -> dict[Name, RecordedRequest]:
+    def of(self, kind: str) -> dict[Name, RecordedRequest]:
         """Return the requests of one kind, in the order in which they were first made."""
-        return self.requests.get(what, {})
+        return self.requests.get(kind, {})
 
     @property
     def count(self) -> int:
@@ -72,13 +72,13 @@ def read_journal(path: Path) -> RecordedTraffic:
     recorded = RecordedTraffic()
     with path.open() as lines:
         for line in lines:
-            step, what, organization_id, key, more, at = json.loads(line)
-            requests = recorded.requests.setdefault(what, {})
+            step, kind, organization_id, key, value, recorded_at = json.loads(line)
+            requests = recorded.requests.setdefault(kind, {})
             name = (organization_id, key)
             if step == "asked":
-                requests.setdefault(name, RecordedRequest(more, asked_at=at))
+                requests.setdefault(name, RecordedRequest(value, asked_at=recorded_at))
             elif step == "answered":
-                requests[name].outcome, requests[name].answered_at = more, at
+                requests[name].outcome, requests[name].answered_at = value, recorded_at
             else:
                 requests[name].unsure += 1
     return recorded

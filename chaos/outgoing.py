@@ -195,10 +195,10 @@ def _dial(scene: Scene, call: Outgoing) -> None:
         "report_after_seconds": call.report_seconds,
         "behaviour": {"double_reports": call.doubles, "lose_probability": _LOST_MESSAGE_SHARE},
     }
-    scene.journal.asked("dial", organization_id, call_id)
+    scene.journal.record_request("dial", organization_id, call_id)
     call.vapi_id = scene.deliveries.control("POST", "/vapi/calls", order)["id"]
-    scene.journal.answered("dial", organization_id, call_id, call.vapi_id)
-    scene.asked += 1
+    scene.journal.record_answer("dial", organization_id, call_id, call.vapi_id)
+    scene.request_count += 1
 
 
 def _end(scene: Scene, call: Outgoing) -> None:
@@ -297,9 +297,9 @@ def _commit_once(scene: Scene, call: Outgoing, duration_ms: int, vapi_id: str | 
 
 def _contradict(scene: Scene, call: Outgoing, kind: str, fields: dict[str, Any]) -> None:
     organization_id, call_id, _ = call.request
-    scene.journal.asked(kind, organization_id, call_id)
+    scene.journal.record_request(kind, organization_id, call_id)
     if send_report(scene, call.vapi_id, fields):
-        scene.journal.answered(kind, organization_id, call_id, "OK")
+        scene.journal.record_answer(kind, organization_id, call_id, "OK")
 
 
 def _wait_until_known(scene: Scene, call: Outgoing, condition: str) -> bool:

@@ -33,8 +33,8 @@ def _start_calls(scene: Scene, client: Client) -> None:
         call_id = scene.deliveries.control("POST", "/vapi/calls", body)["id"]
         # Recorded as "phone" too, because it is charged like any other call.
         for what in ("phone", "overlong"):
-            scene.journal.asked(what, client.organization_id, call_id)
-        scene.asked += 1
+            scene.journal.record_request(what, client.organization_id, call_id)
+        scene.request_count += 1
         scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
 
 

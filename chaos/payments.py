@@ -24,7 +24,7 @@ _AGAIN_SECONDS = (0.2, 1.5)
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield each thread's name and the function that it runs until it is stopped."""
-    yield "payments", scene.deliveries.producing(partial(_pay, scene))
+    yield "payments", scene.deliveries.wrap_producer(partial(_pay, scene))
     for number in range(_SENDERS):
         yield f"sender-{number}", partial(_send, scene, f"sender-{number}")
 
@@ -66,7 +66,7 @@ def _send(scene: Scene, name: str) -> None:
     chance = scene.chance(name)
     deliveries = scene.deliveries
     while not (scene.stopping.is_set() and deliveries.is_over) and not scene.has_given_up:
-        event = deliveries.take()
+        event = deliveries.take_due_event()
         if event is None:
             time.sleep(0.02)
             continue
@@ -81,9 +81,11 @@ def _send(scene: Scene, name: str) -> None:
             deliveries.sent_twice += len(codes) - 1
             again = _note(scene, event, codes)
         except httpx.HTTPError as error:
-            scene.journal.unsure("webhook", event.organization_id, event.event_id, repr(error))
+            scene.journal.record_no_answer(
+                "webhook", event.organization_id, event.event_id, repr(error)
+            )
         finally:
-            deliveries.give_back(again, chance.uniform(*_AGAIN_SECONDS))
+            deliveries.put_back(again, chance.uniform(*_AGAIN_SECONDS))
 
 
 def _note(scene: Scene, event: PendingEvent, codes: list[int | None]) -> PendingEvent | None:
@@ -91,11 +93,11 @@ def _note(scene: Scene, event: PendingEvent, codes: list[int | None]) -> Pending
     accepted = any(code is not None and 200 <= code < 300 for code in codes)
     if accepted and not event.accepted:
         event.accepted = True
-        scene.journal.answered("webhook", *name, "OK")
+        scene.journal.record_answer("webhook", *name, "OK")
         if event.repeated:
             return event
     elif not event.accepted:
-        scene.journal.unsure("webhook", *name, str(codes))
+        scene.journal.record_no_answer("webhook", *name, str(codes))
         return event
     return None
 

@@ -50,8 +50,8 @@ def _notify(scene: Scene, name: str) -> None:
             if error.response.status_code != httpx.codes.CONFLICT:
                 raise
         else:
-            scene.journal.asked("phone", client.organization_id, made["id"])
-            scene.asked += 1
+            scene.journal.record_request("phone", client.organization_id, made["id"])
+            scene.request_count += 1
         scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
 
 

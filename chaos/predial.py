@@ -112,14 +112,14 @@ def _request_permission(scene: Scene, contact: _Contact) -> bool:
         "copies": contact.copies,
     }
     name = (contact.client.organization_id, contact.id)
-    scene.journal.asked("predial", *name)
-    scene.asked += 1
+    scene.journal.record_request("predial", *name)
+    scene.request_count += 1
     is_eligible = False
     for _ in range(2 if contact.is_request_repeated else 1):
         deliveries: list[dict[str, Any]] = scene.deliveries.control("POST", "/vapi/messages", body)
         if not is_eligible and any(delivery["eligible"] for delivery in deliveries):
             is_eligible = True
-            scene.journal.answered("predial", *name, "eligible")
+            scene.journal.record_answer("predial", *name, "eligible")
     return is_eligible
 
 
@@ -144,10 +144,10 @@ def _dial(scene: Scene, contact: _Contact) -> str:
         "behaviour": {"double_reports": contact.doubles, "lose_probability": _LOST_MESSAGE_SHARE},
     }
     organization_id = contact.client.organization_id
-    scene.journal.asked("campaign_dial", organization_id, contact.id)
+    scene.journal.record_request("campaign_dial", organization_id, contact.id)
     call_id: str = scene.deliveries.control("POST", "/vapi/calls", order)["id"]
-    scene.journal.answered("campaign_dial", organization_id, contact.id, call_id)
+    scene.journal.record_answer("campaign_dial", organization_id, contact.id, call_id)
     # The count expects a charge for this call, as for any call by phone.
-    scene.journal.asked("phone", organization_id, call_id)
-    scene.asked += 1
+    scene.journal.record_request("phone", organization_id, call_id)
+    scene.request_count += 1
     return call_id

@@ -18,7 +18,7 @@ from chaos.customers import CAMPAIGN_ID, make_campaigner, make_customers, make_o
 from chaos.endings import Endings
 from chaos.evidence import evidence_path, write_evidence
 from chaos.facts import Customer, Problem, cancelled, read_facts
-from chaos.faults import Planned, plan, strike
+from chaos.faults import PlannedFault, plan, strike
 from chaos.journal import RecordedTraffic, read_journal
 from chaos.report import Report, refusals
 from chaos.rest import jobs_waiting, stand_still, wait_for_rest
@@ -126,7 +126,7 @@ def _run_faults(system: System, traffic: Child, report: Report, options: RunOpti
     traffic.ask(do="go")
     endings = Endings()
 
-    def begin(planned: Planned) -> None:
+    def begin(planned: PlannedFault) -> None:
         done = strike(system, planned)
         report.faults[planned.kind] += done.struck
         report.problems += done.problems

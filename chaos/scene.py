@@ -77,7 +77,8 @@ class Scene:
         #: Requests that were refused after an unanswered attempt. The refusal is final only when
         #: repeated in the calm phase.
         self.doubtful: list[tuple[str, TrafficRequest, Act]] = []
-        self.asked = 0
+        #: Number of requests that the threads have sent, without repeats.
+        self.request_count = 0
         #: Threads that ended with an error, each with its traceback.
         self.died: list[tuple[str, str]] = []
         # No fault touches the control API. It responds once a delivery has been answered.
@@ -114,8 +115,8 @@ class Scene:
         request, or sends the one in `in_the_calm`.
         """
         for organization_id, key, micros in requests:
-            self.journal.asked(kind, organization_id, key, micros)
-        self.asked += len(requests)
+            self.journal.record_request(kind, organization_id, key, micros)
+        self.request_count += len(requests)
         may_have_taken_effect = False
         while not self.has_given_up:
             try:
@@ -126,7 +127,7 @@ class Scene:
                 time.sleep(random.uniform(0.05, 0.4))  # noqa: S311
                 continue
             for request, outcome in zip(requests, outcomes, strict=True):
-                self.journal.answered(kind, request[0], request[1], outcome)
+                self.journal.record_answer(kind, request[0], request[1], outcome)
                 if may_have_taken_effect and outcome != "OK":
                     later_kind, later_act = in_the_calm or (kind, act)
                     self.doubtful.append((later_kind, request, later_act))
@@ -148,4 +149,6 @@ class Scene:
     ) -> None:
         cause = error.orig if isinstance(error, DBAPIError) else error
         for organization_id, key, _ in requests:
-            self.journal.unsure(kind, organization_id, key, f"{type(cause).__name__}: {error}")
+            self.journal.record_no_answer(
+                kind, organization_id, key, f"{type(cause).__name__}: {error}"
+            )

@@ -59,7 +59,7 @@ def main() -> None:
             case "settle":
                 return {"settled": scenes[0].settle()}
         return {
-            "operations": scenes[0].asked,
+            "operations": scenes[0].request_count,
             "events": scenes[0].deliveries.queued,
             "doubled": scenes[0].deliveries.sent_twice,
             "late": scenes[0].deliveries.late,

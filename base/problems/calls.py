@@ -119,7 +119,7 @@ SETTLED = Code(
     409,
     "The backend settled the call while it was in progress, so it was ended.",
     "Commit a call only after it has ended.",
-    money="What the backend committed is charged. The time after it is not.",
+    money="The duration that the backend committed is charged. Later talk time is not.",
 )
 
 # Setting up

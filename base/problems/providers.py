@@ -37,7 +37,7 @@ CONTROL_URL = Code(
     "CONTROL_URL",
     502,
     "The control URL that was reported for the call is not Vapi's.",
-    "Nothing is sent there. The call is ended at Twilio instead.",
+    "Nothing. Holdfast sends nothing to this URL and ends the call at Twilio.",
     money="The call's actual duration is charged.",
 )
 INVALID_ID = Code(

@@ -19,7 +19,7 @@ UNAUTHENTICATED = Code(
 UNVERIFIED_WEBHOOK = Code(
     "UNVERIFIED_WEBHOOK",
     401,
-    "The webhook is not proved to be the provider's.",
+    "The request does not prove that the provider sent it.",
     "Compare the secrets, the webhook id and `PUBLIC_URL` with the provider's settings.",
     money="No money moved. Nothing of the webhook is stored.",
 )

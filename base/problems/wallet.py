@@ -90,8 +90,8 @@ INVALID_KIND = Code(
 INVALID_EXPIRY = Code(
     "INVALID_EXPIRY",
     400,
-    "The hold would end in the past, or never.",
-    "Use an end in the future.",
+    "The hold would expire in the past, or never.",
+    "Use an expiry time in the future.",
 )
 INVALID_EXTENSION = Code(
     "INVALID_EXTENSION",
@@ -117,7 +117,7 @@ FREEZE_NOT_FOUND = Code(
 FREEZE_FOLLOWS_SUBSCRIPTION = Code(
     "FREEZE_FOLLOWS_SUBSCRIPTION",
     409,
-    "This freeze is lifted only with the subscription.",
+    "Only an active subscription lifts this freeze.",
     "Reactivate the subscription, or override the freeze until a given time.",
     money="No money moved. The wallet stays frozen.",
 )

@@ -93,9 +93,9 @@ class AtRest:
         assert outcome.ok
 
     def journal_answer(self, what: str, key: str, micros: int, outcome: str | None) -> None:
-        self.journal.asked(what, self.org, key, micros)
+        self.journal.record_request(what, self.org, key, micros)
         if outcome is not None:
-            self.journal.answered(what, self.org, key, outcome)
+            self.journal.record_answer(what, self.org, key, outcome)
 
     def sql(self, *statements: str) -> None:
         """Change rows without any constraint or trigger, which only a superuser can do."""

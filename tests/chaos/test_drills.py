@@ -17,7 +17,7 @@ from base.clock import wait_until
 from base.enums import FreezeReason
 from base.operators import Operator
 from chaos import drills
-from chaos.drills import closing_while, safety_worker_stopped, valkey_full, valkey_hung
+from chaos.drills import safety_worker_stopped, send_closings_during, valkey_full, valkey_hung
 from chaos.facts import Customer
 from chaos.processes import is_stopped
 from chaos.servers import KillableServer
@@ -65,7 +65,7 @@ def system(world, supervisor):
 def test_closing_event_is_lost_when_its_wallet_is_not_frozen_in_time(system, monkeypatch):
     monkeypatch.setattr(drills, "OVERLOADED", 1e9)
     # Given a system in which no worker does anything
-    done = closing_while(nothing_broken, within_seconds=0.3)(system, random.Random(1))
+    done = send_closings_during(nothing_broken, within_seconds=0.3)(system, random.Random(1))
     # When its customer's subscription is suspended, then a problem names the organization
     (problem,) = done.problems
     assert (problem.kind, problem.ids) == ("lost", (system.drilled[0].organization_id,))
@@ -75,7 +75,7 @@ def test_closing_event_is_lost_when_its_wallet_is_not_frozen_in_time(system, mon
 
 def test_late_freeze_is_reported_and_not_counted_under_overload(system, monkeypatch):
     monkeypatch.setattr(drills, "OVERLOADED", -1.0)
-    done = closing_while(nothing_broken, within_seconds=0.3)(system, random.Random(1))
+    done = send_closings_during(nothing_broken, within_seconds=0.3)(system, random.Random(1))
     assert done.problems == ()
     assert "1 are late, and not counted" in done.text
 
@@ -92,12 +92,12 @@ def test_closing_event_is_timed_when_its_wallet_is_frozen(system, world):
 
     system.control = control
     # When the subscription is suspended, then there is no problem, and the time is recorded
-    done = closing_while(nothing_broken, within_seconds=60)(system, random.Random(1))
+    done = send_closings_during(nothing_broken, within_seconds=60)(system, random.Random(1))
     assert done.problems == ()
     (seconds,) = done.closed_seconds
     assert 0 <= seconds < 60
     # And a customer whose wallet is already frozen is not suspended again
-    again = closing_while(nothing_broken, within_seconds=60)(system, random.Random(1))
+    again = send_closings_during(nothing_broken, within_seconds=60)(system, random.Random(1))
     assert (again.struck, again.problems) == (False, ())
 
 

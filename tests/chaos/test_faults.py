@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from base.clock import wait_until
-from chaos.faults import KINDS, Planned, plan, strike
+from chaos.faults import KINDS, PlannedFault, plan, strike
 from local.supervisor import ChildProcess, Supervisor
 
 
@@ -49,7 +49,7 @@ def test_fault_is_not_struck_when_no_process_runs(world, urls, kind):
         supervisor=Supervisor(), control=world.sandbox.control, owner_url=urls.owner_url
     )
     # When the fault is carried out, then it is reported as not struck
-    assert not strike(system, Planned(0.0, kind, "1")).struck
+    assert not strike(system, PlannedFault(0.0, kind, "1")).struck
 
 
 def test_second_pause_does_not_wake_a_paused_worker():
@@ -59,11 +59,11 @@ def test_second_pause_does_not_wake_a_paused_worker():
     supervisor.start(ChildProcess("billing-1", argv, dict(os.environ)))
     system = SimpleNamespace(supervisor=supervisor)
     try:
-        long = strike(system, Planned(0.0, "worker_frozen_past_lease", "1"))
+        long = strike(system, PlannedFault(0.0, "worker_frozen_past_lease", "1"))
         assert (long.struck, long.seconds) == (True, 37.0)
         assert wait_until(lambda: state_of(supervisor.pid("billing-1")) == "T", limit_seconds=10)
         # When it should be frozen again for less time, then nothing is done that would need an undo
-        short = strike(system, Planned(0.0, "worker_frozen", "1"))
+        short = strike(system, PlannedFault(0.0, "worker_frozen", "1"))
         assert (short.struck, short.seconds) == (False, 0.0)
         # And it wakes when the first freeze is over
         long.undo()
