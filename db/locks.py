@@ -26,7 +26,7 @@ from db.models.calls import IS_LIVE, Call
 log = get_logger(__name__)
 M = TypeVar("M", bound=Base)
 
-#: A longer wait for a wallet's lock, in seconds, is logged. Such a wait delays the money of one
+#: Seconds after which a wait for a wallet's lock is logged. Such a wait delays the money of one
 #: organization. After twice this time, the server cancels the statement.
 LOCK_WAIT_SECONDS = 1.0
 
@@ -56,7 +56,7 @@ def lock_entitlement(session: Session, organization_id: str) -> list[Subscriptio
 
 def lock_organization(session: Session, organization_id: str) -> Organization:
     """Lock one organization's row. Raises: OrganizationNotFound."""
-    organization = _lock_one(session, Organization, organization_id)
+    organization = _lock_row(session, Organization, organization_id)
     if organization is None:
         raise OrganizationNotFound(organization_id)
     return organization
@@ -88,8 +88,8 @@ def lock_wallet(session: Session, organization_id: str) -> Wallet | None:
 def warn_if_waited(began: float, *organization_ids: str) -> None:
     """Log `lock_wait` if a statement that locks these wallets took too long.
 
-    `began` is its start on the monotonic clock. The statements do little else than wait for the
-    lock.
+    `began` is the statement's start on the monotonic clock. The statement spends nearly all of
+    its time waiting for the lock.
     """
     seconds = time.monotonic() - began
     if seconds > LOCK_WAIT_SECONDS:
@@ -102,7 +102,7 @@ def warn_if_waited(began: float, *organization_ids: str) -> None:
 
 
 def lock_call(session: Session, organization_id: str, call_id: str) -> Call | None:
-    """Lock one call's row; a caller that also needs its wallet has locked that before."""
+    """Lock one call's row; a caller that needs the wallet too locks the wallet first."""
     return session.get(
         Call,
         (organization_id, call_id),
@@ -170,8 +170,8 @@ def lock_brands(session: Session, organization_id: str) -> list[Brand]:
 
 def lock_brand(session: Session, brand_id: str) -> Brand | None:
     """Lock one brand's row; return None if it does not exist."""
-    return _lock_one(session, Brand, brand_id)
+    return _lock_row(session, Brand, brand_id)
 
 
-def _lock_one(session: Session, model: type[M], key: str) -> M | None:
+def _lock_row(session: Session, model: type[M], key: str) -> M | None:
     return session.get(model, key, with_for_update={"key_share": True}, populate_existing=True)

@@ -1,6 +1,6 @@
-"""Check and prepare the logins that the processes serve with.
+"""Check and prepare the database logins of the serving processes.
 
-A superuser or the owner can bypass every guard of the ledger. Serving with such a login is refused.
+A superuser or the owner can bypass every guard of the ledger, so no process serves as one of them.
 This module does not import Alembic, because every serving process imports it.
 """
 
@@ -19,10 +19,10 @@ from db.address import driver_url
 
 @contextmanager
 def clear_addresses(name: str) -> Iterator[None]:
-    """Turn a wrong or unreachable address into one line that names the setting.
+    """Turn a connection error into one line that names the setting of the address.
 
-    libpq quotes an address that it cannot parse, including the password. The line does not
-    contain it.
+    libpq quotes an address that it cannot parse, including the password. The line never contains
+    the password.
 
     Raises: SettingsError.
     """

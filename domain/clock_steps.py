@@ -14,19 +14,19 @@ log = get_logger(__name__)
 
 #: The alert of a step is cleared after this time, unless an operator clears it earlier.
 ALERT_HOURS = 24
-_BACK = (
+_BACK_MEANING = (
     "The database's clock stepped back. Waits, the meters of live calls and the ends of newer holds"
     " were moved with it. Older holds expire later by as much, and so does an operator's override"
     " of a freeze. Calls are charged for the duration that their provider reports."
 )
-_FORWARD = (
+_FORWARD_MEANING = (
     "The database's clock stepped forward. Live calls count as longer by as much until they end:"
     " they are extended from their wallet, or ended early. Holds expire earlier, after their"
     " provider was asked. Calls are charged for the duration that their provider reports."
 )
 
 
-def settle_step(session: Session, step: Step) -> None:
+def correct_clock_step(session: Session, step: Step) -> None:
     """Raise an alert for a step of the clock; after a step back, correct the waits."""
     moved: dict[str, int] = {}
     if step.seconds < 0:
@@ -40,7 +40,7 @@ def settle_step(session: Session, step: Step) -> None:
         "from": step.before.isoformat(),
         "to": step.after.isoformat(),
         "seconds": round(step.seconds, 3),
-        "meaning": _BACK if step.seconds < 0 else _FORWARD,
+        "meaning": _BACK_MEANING if step.seconds < 0 else _FORWARD_MEANING,
         "next": "Find out why the server's clock was set; make it slew instead of step.",
         **{f"{name}_moved": count for name, count in moved.items()},
     }
@@ -56,7 +56,7 @@ def settle_step(session: Session, step: Step) -> None:
     log.error("database_clock_stepped", **details)
 
 
-def clear_old(session: Session) -> None:
+def clear_old_alerts(session: Session) -> None:
     """Clear the alerts of clock steps that are at least a day old."""
     session.execute(
         text(

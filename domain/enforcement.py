@@ -1,7 +1,7 @@
 """Enforce an organization's entitlement: freezes, campaigns, calls and Twilio.
 
-enforce_entitlement runs in the transaction that changed a fact. Freezes, campaigns and the desired
-state at Twilio are changed in it. Only requests to a provider are left to jobs.
+enforce_entitlement runs in the transaction that changed a fact. That transaction also changes
+freezes, campaigns and the desired state at Twilio. Only requests to a provider are left to jobs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from domain.jobs.staging import stage
 from domain.jobs.types import CONVERGE_TWILIO
 from domain.wallet import freezes as wallet_freezes
 
-#: The name under which freezes are placed and lifted here.
+#: The operator name with which this module places and lifts freezes.
 SYSTEM = "system"
 
 
@@ -58,15 +58,16 @@ def enforce_entitlement(
     """Bring freezes, campaigns, calls and Twilio in line with the facts.
 
     With `heal`, a job is staged for each subaccount that is not in line yet. With `check_twilio`, a
-    job is staged for every subaccount, so that its actual state is read at Twilio. Replay: if all
-    is in line, nothing changes. Locks the organization and all below it, in the lock order.
+    job is staged for every subaccount, so that a worker reads its actual state at Twilio. Replay:
+    if everything is in line, nothing changes. Locks the organization, and the rows after it in
+    the lock order.
 
     Raises: OrganizationNotFound.
     """
     state = subscription_state(lock_entitlement(session, organization_id), now)
     wallet = lock_wallet(session, organization_id)
     if wallet is not None:
-        _freeze_or_lift(session, organization_id, state, now)
+        _set_subscription_freeze(session, organization_id, state, now)
         wallet = lock_wallet(session, organization_id)
     if wallet is not None and not wallet.owed_micros:
         clear_alerts(session, AlertKind.CALL_SHORTFALL, organization_id, now=now)
@@ -80,13 +81,13 @@ def enforce_entitlement(
     paused, resumed = _pause_or_resume(
         lock_campaigns(session, organization_id), _pause_reason(block), now
     )
-    staged = _desire_twilio(
+    staged = _set_desired_twilio_status(
         session, organization_id, effective, heal=heal, check_twilio=check_twilio
     )
     return Enforcement(state, block, paused, resumed, ended, staged)
 
 
-def _freeze_or_lift(
+def _set_subscription_freeze(
     session: Session, organization_id: str, state: SubscriptionState, now: datetime
 ) -> None:
     reason = FreezeReason.SUBSCRIPTION_INACTIVE
@@ -116,8 +117,8 @@ def _end_cause(
     if state is SubscriptionState.INACTIVE:
         return EndCause.SUBSCRIPTION_INACTIVE
     freezes, _ = wallet_freezes.active_freezes(session, organization_id, now)
-    others = {row.reason for row in freezes} - {FreezeReason.SUBSCRIPTION_INACTIVE}
-    return EndCause.FROZEN_WALLET if others else None
+    other_reasons = {row.reason for row in freezes} - {FreezeReason.SUBSCRIPTION_INACTIVE}
+    return EndCause.FROZEN_WALLET if other_reasons else None
 
 
 def _pause_reason(block: BlockReason | None) -> PauseReason | None:
@@ -151,7 +152,7 @@ def _pause_or_resume(
     return paused, resumed
 
 
-def _desire_twilio(
+def _set_desired_twilio_status(
     session: Session,
     organization_id: str,
     state: SubscriptionState,
@@ -166,11 +167,11 @@ def _desire_twilio(
     }.get(state)
     staged: dict[str, str] = {}
     for brand in lock_brands(session, organization_id):
-        moved = brand.twilio_desired != (desired or brand.twilio_desired)
-        if desired is not None and moved:
+        is_changed = brand.twilio_desired != (desired or brand.twilio_desired)
+        if desired is not None and is_changed:
             brand.twilio_desired = desired
             brand.twilio_generation += 1
-        is_open = heal and brand.twilio_converged != brand.twilio_generation
-        if moved or is_open or check_twilio:
+        is_unconverged = heal and brand.twilio_converged != brand.twilio_generation
+        if is_changed or is_unconverged or check_twilio:
             staged[brand.id] = stage(session, CONVERGE_TWILIO, organization_id, brand_id=brand.id)
     return staged

@@ -16,7 +16,7 @@ from base.outcomes import NotYet, OutcomeUnknown
 from db.clock_watch import ClockWatch
 from db.engine import Database, clock
 from domain.calls.tick import TickResult, due_organizations, tick
-from domain.clock_steps import settle_step
+from domain.clock_steps import correct_clock_step
 
 log = get_logger(__name__)
 
@@ -41,7 +41,7 @@ class Meter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = ClockWatch(database, settle_step)
+        self._clock = ClockWatch(database, correct_clock_step)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 

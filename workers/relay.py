@@ -27,7 +27,7 @@ from db.redis.backlog import heads_of_long_queues
 from db.redis.capacity import Memory
 from db.redis.client import EPOCH_KEY, connect, push, run_id
 from domain.alerts import process_faults
-from domain.clock_steps import clear_old, settle_step
+from domain.clock_steps import clear_old_alerts, correct_clock_step
 from domain.jobs import schedules
 from domain.jobs.schedules import SCHEDULES, Schedule
 
@@ -75,7 +75,7 @@ class Relay:
         self._next_tick = 0.0
         self._next_declaration = 0.0
         self._server_change_ignored_until = 0.0
-        self._clock = ClockWatch(database, settle_step)
+        self._clock = ClockWatch(database, correct_clock_step)
         self._redis_away_since: float | None = None
         self._pass_began_at = time.monotonic()
 
@@ -100,7 +100,7 @@ class Relay:
         now = time.monotonic()
         if now >= self._next_declaration:
             self._database.run(lambda session: schedules.declare(session, self._schedules))
-            self._database.run(clear_old)
+            self._database.run(clear_old_alerts)
             self._database.run(notifications.pull_notifications_back)
             self._next_declaration = now + _DECLARE_SECONDS
         if now >= self._next_tick:

@@ -22,7 +22,7 @@ from domain.calls import ending as endings
 from domain.calls import queries as call_queries
 from domain.calls import settlement
 from domain.calls.billing import STATES, billing_state, shown_status, withheld_for
-from domain.calls.queries import CallSeen
+from domain.calls.queries import CallDetails
 from domain.calls.rows import CallNotFound, end_code
 
 app = typer.Typer(no_args_is_help=True, help="List, show, end and settle calls; sum their costs.")
@@ -102,7 +102,7 @@ def show_call(call_id: CallId, org: OfOrg = None, as_json: Json = False) -> None
         call = call_queries.find_call(session, call_id, org)
         if call is None:
             raise CallNotFound(call_id)
-        view = call_queries.see_call(session, call)
+        view = call_queries.read_call_details(session, call)
         return {
             **_call_details(view, now),
             "entries": [_entry_row(row, call.currency) for row in view.entries],
@@ -240,7 +240,7 @@ def _call_row(call: Call, now: datetime) -> dict[str, Any]:
     }
 
 
-def _call_details(view: CallSeen, now: datetime) -> dict[str, Any]:
+def _call_details(view: CallDetails, now: datetime) -> dict[str, Any]:
     call, hold = view.call, view.hold
     ordered_ms, ended_ms = call_queries.ending_ms(call)
     return {

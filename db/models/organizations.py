@@ -22,7 +22,7 @@ class Organization(Base):
 
 
 class Subscription(Base):
-    """A subscription at a provider: its status there, and newer claims of events."""
+    """A subscription: its status at the provider, and what newer events reported."""
 
     __tablename__ = "subscriptions"
     id: Mapped[str] = mapped_column(primary_key=True)

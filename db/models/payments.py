@@ -53,7 +53,7 @@ class PaymentDispute(Base):
 
 
 class TopUpSettings(Base):
-    """An organization's rules for automatic top-up, and whether its level is crossed."""
+    """An organization's rules for automatic top-up, and its crossings of the level."""
 
     __tablename__ = "top_up_settings"
     organization_id: Mapped[str] = mapped_column(

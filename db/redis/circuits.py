@@ -34,17 +34,19 @@ REDIS_SECONDS = 0.2
 #: Seconds for which Redis counts as unreachable after an error, so that not every call waits for
 #: its timeout.
 AWAY_SECONDS = 1.0
-#: Longest time that an account is held back, in seconds, even if its provider requests more.
+#: Longest time that an account is held back, in seconds, even if its provider requests a longer
+#: time.
 HOLD_SECONDS_MAX = 60.0
-#: Seconds after which another call may become the trial, because the worker of the first one died.
-#: No call takes that long.
+#: Seconds after which another call may become the trial. No call takes that long, so the worker of
+#: the first trial has died.
 TRIAL_SECONDS = 30.0
 #: Calls may go out this many seconds ahead of the exact rate, so that two calls at once need not
 #: wait.
 _BURST_SECONDS = 0.2
 #: Range of the seconds that a job waits while another call is the trial or Redis is unreachable.
-_RETRY_SECONDS = (2.0, 5.0)
-#: Jobs that wait for one circuit return spread over half of the wait, at most over these seconds.
+_RETRY_SECONDS_RANGE = (2.0, 5.0)
+#: The jobs that wait for one circuit return at random times within half of the wait, and within at
+#: most this many seconds.
 _SPREAD_SECONDS_MAX = 30.0
 
 #: The key of the accounts that are held back: a sorted set, by the end of each hold.
@@ -68,7 +70,7 @@ POLICY = CircuitPolicy(
 )
 #: Calls per second to one account. PayPal publishes no limit, but requests that clients do not
 #: poll. Vapi publishes none. Twilio's limits depend on the account, so they are settings.
-_RATES = {
+_CALLS_PER_SECOND = {
     (Provider.PAYPAL, RequestClass.MONEY): 10.0,
     (Provider.PAYPAL, RequestClass.BULK): 5.0,
     (Provider.VAPI, RequestClass.MONEY): 10.0,
@@ -92,7 +94,7 @@ def member_of(channel: ProviderChannel) -> str:
 
 
 class Circuits:
-    """The circuit breakers and rate limits of all processes. Safe to share by threads."""
+    """The circuit breakers and rate limits of all processes. Threads may share it."""
 
     def __init__(
         self,
@@ -103,10 +105,10 @@ class Circuits:
         self._client = client
         self._policy = policy
         self._rates = rates
-        self._enter = client.register_script(_script("circuit_enter"))
-        self._leave = client.register_script(_script("circuit_leave"))
+        self._enter_script = client.register_script(_read_script("circuit_enter"))
+        self._leave_script = client.register_script(_read_script("circuit_leave"))
         self._away_until = 0.0
-        self._probing = threading.Lock()
+        self._retry_lock = threading.Lock()
 
     @classmethod
     def from_settings(cls, settings: Settings, policy: CircuitPolicy = POLICY) -> Circuits:
@@ -147,14 +149,14 @@ class Circuits:
             member_of(channel),
         ]
         keys = [circuit_key(channel), f"holdfast:pace:{member_of(channel)}", HELD]
-        answer = self._ask(lambda: self._enter(keys=keys, args=arguments))
+        answer = self._query_redis(lambda: self._enter_script(keys=keys, args=arguments))
         if answer is None:
             if channel.call_class is RequestClass.BULK:
                 raise HeldBack("Redis is away, so bulk waits", _retry_seconds())
             return 0.0, ""
         verdict, milliseconds, ticket = answer
         if verdict != b"go":
-            raise _held_back(channel, verdict.decode(), milliseconds / 1000)
+            raise _held_back_error(channel, verdict.decode(), milliseconds / 1000)
         return milliseconds / 1000, ticket.decode()
 
     def leave(
@@ -175,10 +177,10 @@ class Circuits:
             _ms(policy.open_seconds),
             _ms(policy.open_seconds_max),
             _ms(min(hold_seconds, HOLD_SECONDS_MAX)),
-            *(member_of(one) for one in channel.less_urgent()),
+            *(member_of(lesser) for lesser in channel.less_urgent()),
         ]
         keys = [circuit_key(channel), outcomes_key(channel), HELD]
-        changed = self._ask(lambda: self._leave(keys=keys, args=arguments))
+        changed = self._query_redis(lambda: self._leave_script(keys=keys, args=arguments))
         if changed:
             log.warning(
                 "circuit_changed",
@@ -187,23 +189,23 @@ class Circuits:
                 call_class=channel.call_class,
             )
 
-    def _ask(self, question: Callable[[], T]) -> T | None:
+    def _query_redis(self, query: Callable[[], T]) -> T | None:
         """Query Redis; return None while it is unreachable.
 
         After an error, one thread tries Redis again each second, and the others get None at once.
         """
         if not self._away_until:
-            return self._answer_of(question)
-        if time.monotonic() < self._away_until or not self._probing.acquire(blocking=False):
+            return self._run_query(query)
+        if time.monotonic() < self._away_until or not self._retry_lock.acquire(blocking=False):
             return None
         try:
-            return self._answer_of(question)
+            return self._run_query(query)
         finally:
-            self._probing.release()
+            self._retry_lock.release()
 
-    def _answer_of(self, question: Callable[[], T]) -> T | None:
+    def _run_query(self, query: Callable[[], T]) -> T | None:
         try:
-            answer = question()
+            answer = query()
         except (redis.RedisError, OSError) as error:
             self._away_until = time.monotonic() + AWAY_SECONDS
             log.warning("circuits_redis_away", error=str(error))
@@ -215,13 +217,13 @@ class Circuits:
 def rates_of(settings: Settings) -> dict[tuple[Provider, RequestClass], float]:
     """Read the allowed calls per second of each account; safety calls have no limit."""
     return {
-        **_RATES,
+        **_CALLS_PER_SECOND,
         (Provider.TWILIO, RequestClass.MONEY): settings.twilio_money_per_second,
         (Provider.TWILIO, RequestClass.BULK): settings.twilio_bulk_per_second,
     }
 
 
-def _held_back(channel: ProviderChannel, verdict: str, seconds: float) -> HeldBack:
+def _held_back_error(channel: ProviderChannel, verdict: str, seconds: float) -> HeldBack:
     channel_name = f"{channel.provider}, {channel.call_class}"
     if verdict == "trial":
         return HeldBack(f"the circuit is being tried: {channel_name}", _retry_seconds())
@@ -237,7 +239,7 @@ def _held_back(channel: ProviderChannel, verdict: str, seconds: float) -> HeldBa
 
 
 def _retry_seconds() -> float:
-    return random.uniform(*_RETRY_SECONDS)  # noqa: S311  # jitter, not a secret
+    return random.uniform(*_RETRY_SECONDS_RANGE)  # noqa: S311  # jitter, not a secret
 
 
 def _ms(seconds: float) -> int:
@@ -245,5 +247,5 @@ def _ms(seconds: float) -> int:
 
 
 @cache
-def _script(name: str) -> str:
+def _read_script(name: str) -> str:
     return (Path(__file__).parent / "lua" / f"{name}.lua").read_text()

@@ -20,7 +20,7 @@ from db.models import Alert
 from domain.operator_notes import record_action
 
 #: The highest number that an alert can have.
-_NUMBER_MAX = 2**63 - 1
+_ALERT_NUMBER_MAX = 2**63 - 1
 
 
 class AlertKind(StrEnum):
@@ -32,7 +32,7 @@ class AlertKind(StrEnum):
     TOP_UP_DECLINED = "top_up_declined"
     #: Automatic top-up through the provider (the subject) has reached its daily cap.
     TOP_UP_CAPPED = "top_up_capped"
-    #: A known transmission (the subject), or a known event id, arrived with another body.
+    #: A transmission (the subject) or an event id arrived again, but with a different body.
     EVENT_DIFFERS = "event_differs"
     #: A message of an authenticated provider (the subject) was refused because it is too large.
     EVENT_TOO_LARGE = "event_too_large"
@@ -67,7 +67,7 @@ class AlertKind(StrEnum):
     #: A verified event (the subject) cannot be parsed; nothing has been done about it.
     EVENT_UNREADABLE = "event_unreadable"
     #: A subscription (the subject) cannot be settled with the provider's response, for example
-    #: because that names no known organization. Cleared when a later response settles it.
+    #: because the response names no known organization. Cleared when a later response settles it.
     SUBSCRIPTION_UNSETTLED = "subscription_unsettled"
     #: A number or an assistant (the subject) connected a call without requesting its admission.
     ENTRY_POINT_UNASKED = "door_unasked"
@@ -91,10 +91,10 @@ class AlertKind(StrEnum):
     #: reserved.
     CALL_CHARGED_TWICE = "call_charged_twice"
     #: A charged reservation (the subject) may be one of several calls. One of these calls waits for
-    #: it, and the others were charged. Cleared when the reservation is paired.
+    #: the reservation, and the others were charged. Cleared when the reservation is paired.
     CALL_AMBIGUOUS = "call_ambiguous"
     #: An organization reserved a call (the provider's id is the subject) that belongs to another
-    #: one, according to the call's number or assistant.
+    #: organization, according to the call's number or assistant.
     CALL_FOREIGN = "call_foreign"
 
 
@@ -174,7 +174,7 @@ def clear_manually(session: Session, alert_id: int, *, operator: Operator, now: 
     Raises: AlertNotFound.
     """
     record_action(session, "alert.clear", str(alert_id), operator=operator, now=now)
-    if alert_id > _NUMBER_MAX:
+    if alert_id > _ALERT_NUMBER_MAX:
         raise AlertNotFound(alert_id)
     alert = session.get(Alert, alert_id, with_for_update=True, populate_existing=True)
     if alert is None:

@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 #: Seconds after which a due safety job that no worker has claimed is overdue.
 OVERDUE_SECONDS = 5.0
-#: The alert is cleared once the oldest such job is younger than this.
+#: The alert is cleared once the oldest such job has been due for less than this many seconds.
 OVERDUE_CLEARED_SECONDS = 2.5
 #: Seconds that Redis may be unusable before a person is alerted.
 REDIS_AWAY_SECONDS = 5.0
@@ -53,27 +53,28 @@ class Fault:
 def find_faults(session: Session, *, overdue_seconds: float = OVERDUE_SECONDS) -> list[Fault]:
     """Find faults of the running system, without changing anything."""
     known = processes.list_processes(session)
-    live = [one for one in known if one.live]
-    found = []
+    live = [process for process in known if process.live]
+    faults = []
     if (overdue := processes.overdue_safety_jobs(session, overdue_seconds)) is not None:
-        found.append(_overdue(overdue))
-    served = {queue for one in live for queue in one.queues}
+        faults.append(_safety_overdue_fault(overdue))
+    served = {queue for process in live for queue in process.queues}
     unserved = sorted({str(queue) for queue in Queue} - served)
     if unserved:
-        found += [
-            _unserved(queue)
+        faults += [
+            _queue_unserved_fault(queue)
             for queue in processes.queues_with_due_work(session, unserved, SILENT_SECONDS)
         ]
-    if not any(one.kind == "relay" for one in live):
-        found.append(_no_relay([one.name for one in known if one.kind == "relay"]))
-    away = [one for one in live if one.redis_away_seconds >= REDIS_AWAY_SECONDS]
+    if not any(process.kind == "relay" for process in live):
+        silent = [process.name for process in known if process.kind == "relay"]
+        faults.append(_relay_silent_fault(silent))
+    away = [process.name for process in live if process.redis_away_seconds >= REDIS_AWAY_SECONDS]
     if away:
-        found.append(_redis_away([one.name for one in away]))
-    return found
+        faults.append(_redis_away_fault(away))
+    return faults
 
 
 def check(session: Session, process_id: str) -> None:
-    """Raise an alert for each fault found, and clear those of faults that are gone.
+    """Raise an alert for each present fault, and clear the alerts of past faults.
 
     The function does nothing in a process that has just started. It also does nothing if another
     process runs the check now, or did within the last 1.5 seconds.
@@ -82,7 +83,7 @@ def check(session: Session, process_id: str) -> None:
         return
     now = clock(session)
     processes.prune(session)
-    standing = {
+    active = {
         (kind, subject)
         for kind, subject in session.execute(
             select(Alert.kind, Alert.subject).where(
@@ -90,18 +91,18 @@ def check(session: Session, process_id: str) -> None:
             )
         )
     }
-    is_late = any(kind == AlertKind.SAFETY_OVERDUE for kind, _ in standing)
-    # Cleared at a lower limit than it is raised, so that an alert does not flap.
+    is_late = any(kind == AlertKind.SAFETY_OVERDUE for kind, _ in active)
+    # An alert is cleared at a lower limit than it is raised, so that it does not flap.
     seconds = OVERDUE_CLEARED_SECONDS if is_late else OVERDUE_SECONDS
     found = find_faults(session, overdue_seconds=seconds)
     for fault in found:
-        _raise(session, fault, now)
-    for kind, subject in sorted(standing - {(fault.kind, fault.subject) for fault in found}):
+        _raise_fault_alert(session, fault, now)
+    for kind, subject in sorted(active - {(fault.kind, fault.subject) for fault in found}):
         clear_alerts(session, AlertKind(kind), None, subject, now=now)
         log.info("system_fault_gone", kind=kind, subject=subject)
 
 
-def _raise(session: Session, fault: Fault, now: datetime) -> None:
+def _raise_fault_alert(session: Session, fault: Fault, now: datetime) -> None:
     details = {"message": fault.message, **fault.details}
     if raise_alert(
         session,
@@ -115,7 +116,7 @@ def _raise(session: Session, fault: Fault, now: datetime) -> None:
         log.error("system_fault", kind=fault.kind, subject=fault.subject, **details)
 
 
-def _overdue(overdue: processes.Overdue) -> Fault:
+def _safety_overdue_fault(overdue: processes.Overdue) -> Fault:
     return Fault(
         AlertKind.SAFETY_OVERDUE,
         str(Queue.SAFETY),
@@ -127,7 +128,7 @@ def _overdue(overdue: processes.Overdue) -> Fault:
     )
 
 
-def _unserved(queue: str) -> Fault:
+def _queue_unserved_fault(queue: str) -> Fault:
     is_urgent = queue in (Queue.SAFETY, Queue.BILLING)
     return Fault(
         AlertKind.QUEUE_UNSERVED,
@@ -139,7 +140,7 @@ def _unserved(queue: str) -> Fault:
     )
 
 
-def _no_relay(silent: list[str]) -> Fault:
+def _relay_silent_fault(silent: list[str]) -> Fault:
     return Fault(
         AlertKind.RELAY_SILENT,
         "relay",
@@ -150,7 +151,7 @@ def _no_relay(silent: list[str]) -> Fault:
     )
 
 
-def _redis_away(names: list[str]) -> Fault:
+def _redis_away_fault(names: list[str]) -> Fault:
     return Fault(
         AlertKind.REDIS_AWAY,
         "redis",

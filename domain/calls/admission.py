@@ -40,7 +40,7 @@ from domain.entitlement import spending_block
 from domain.wallet import holds
 
 #: The text that is spoken to a call that belongs to no organization.
-_UNKNOWN_TEXT = Terms().refusal_text
+_NO_ORGANIZATION_TEXT = Terms().refusal_text
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         phone_numbers=(ask.phone_number_id, ask.our_number),
     )
     if entry_point is None:
-        return Admission(None, None, UNKNOWN_ENTRY_POINT, _UNKNOWN_TEXT)
+        return Admission(None, None, UNKNOWN_ENTRY_POINT, _NO_ORGANIZATION_TEXT)
     organization_id = entry_point.organization_id
     terms = terms_of(session, organization_id)
-    _take_over(session, ask, organization_id, now)
+    _drop_foreign_reservation(session, ask, organization_id, now)
     wallet = lock_wallet(session, organization_id)
     # Read under the wallet's lock, so that two simultaneous requests for a call create one call.
     known = call_of_provider(session, ask.external_id)
-    is_new = known is None or _was_refused(known, organization_id)
+    is_new = known is None or _was_refused_before(known, organization_id)
     call = known or Call(
         organization_id=organization_id, id=new_id("call"), provider_call_id=ask.external_id
     )
@@ -101,12 +101,12 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         if wallet is None:
             raise _NotAdmitted(WALLET_NOT_FOUND)
         if is_new:
-            _let_in(session, call, ask, entry_point, wallet, terms=terms, now=now)
+            _admit_new_call(session, call, ask, entry_point, wallet, terms=terms, now=now)
         else:
-            _answer_again(session, call, wallet, terms, now)
+            _readmit_known_call(session, call, wallet, terms, now)
     except _NotAdmitted as error:
         if wallet is not None and (is_new or error.code != CALL_SETTLED):
-            _remember_refusal(session, call, wallet, error.code, is_new=is_new, now=now)
+            _record_refusal(session, call, wallet, error.code, is_new=is_new, now=now)
         return Admission(organization_id, error.call_id, error.code, terms.refusal_text)
     return Admission(
         organization_id,
@@ -123,8 +123,8 @@ def withdraw(session: Session, organization_id: str, call_id: str, now: datetime
     """Undo an admission or a permission that was decided too late.
 
     The hold is released. If the provider has reported the call or requested admission again, the
-    call is left alone: the second answer may have admitted it. Return False if nothing was undone,
-    as on replay.
+    call stays unchanged, because the second answer may have admitted it. Return False if nothing
+    was undone, as on replay.
     """
     lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -143,17 +143,17 @@ def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int | No
     Bounds: at most the terms' maximum duration. Return None if the money pays for less than Vapi's
     shortest maximum duration, or for less time than ending a call takes.
     """
-    paid = rate.seconds_for(available_micros)
-    if paid < max(DURATION_SECONDS_MIN, seconds_to_end_in_time(terms)):
+    paid_seconds = rate.seconds_for(available_micros)
+    if paid_seconds < max(DURATION_SECONDS_MIN, seconds_to_end_in_time(terms)):
         return None
-    return min(paid, terms.max_duration_seconds)
+    return min(paid_seconds, terms.max_duration_seconds)
 
 
-def _was_refused(call: Call, organization_id: str) -> bool:
+def _was_refused_before(call: Call, organization_id: str) -> bool:
     return call.status == CallStatus.REFUSED and call.organization_id == organization_id
 
 
-def _answer_again(
+def _readmit_known_call(
     session: Session, call: Call, wallet: Wallet, terms: Terms, now: datetime
 ) -> None:
     """Admit a known call again.
@@ -165,13 +165,13 @@ def _answer_again(
     if not is_ours or billing_state(call) not in CONTINUING_STATES:
         raise _NotAdmitted(CALL_SETTLED, call.id)
     if call.max_duration_seconds is None:
-        call.max_duration_seconds = _cap_of(session, call, wallet, terms)
-    # Marks the call as reported, so that withdrawing a late first answer does not undo this one.
+        call.max_duration_seconds = _max_duration_seconds(session, call, wallet, terms)
+    # Mark the call as reported, so that withdrawing a late first answer does not undo this answer.
     call.seen_at = now
     call.refusal = None
 
 
-def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
+def _max_duration_seconds(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
     """Return the maximum duration of a reserved call that now requests admission."""
     hold = holds.hold_of_call(session, call.organization_id, call.id)
     held = hold.reserved_micros if hold is not None and hold.status == HoldStatus.OPEN else 0
@@ -182,7 +182,7 @@ def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
     return longest
 
 
-def _let_in(
+def _admit_new_call(
     session: Session,
     call: Call,
     ask: CallAsk,
@@ -205,16 +205,16 @@ def _let_in(
     if refusal is not None:
         raise _NotAdmitted(refusal.code)
     number = priced_number(ask.direction, our_number=ask.our_number, their_number=ask.their_number)
-    found = find_rate(session, entry_point.organization_id, ask.direction, number)
-    if found is None:
+    route_rate = find_rate(session, entry_point.organization_id, ask.direction, number)
+    if route_rate is None:
         raise _NotAdmitted(NO_RATE)
-    rate = found.rate
+    rate = route_rate.rate
     longest = longest_seconds(rate, wallet.balance_micros - wallet.held_micros, terms)
     if longest is None:
         raise _NotAdmitted(INSUFFICIENT_FUNDS)
     call.twilio_account_sid = twilio_account_of(session, entry_point) or ask.twilio_account_sid
     call.assistant_id = entry_point.assistant_id
-    call.rate_route, call.number_seen = found.route, number is not None
+    call.rate_route, call.number_seen = route_rate.route, number is not None
     call.max_duration_seconds = longest
     # Metering starts at the admission. The provider's report of the start then moves it to the real
     # start.
@@ -226,8 +226,8 @@ def _let_in(
     call.refusal = None
 
 
-def _take_over(session: Session, ask: CallAsk, owner: str, now: datetime) -> None:
-    """Give up a reservation that another organization made for this call.
+def _drop_foreign_reservation(session: Session, ask: CallAsk, owner: str, now: datetime) -> None:
+    """Release a reservation that another organization made for this call.
 
     The call uses a number or an assistant of `owner`, so `owner` pays for it.
     """
@@ -240,7 +240,7 @@ def _take_over(session: Session, ask: CallAsk, owner: str, now: datetime) -> Non
     release_foreign_reservation(session, call, owner, facts, now)
 
 
-def _remember_refusal(
+def _record_refusal(
     session: Session, call: Call, wallet: Wallet, code: str, *, is_new: bool, now: datetime
 ) -> None:
     """Record why a call was refused.

@@ -52,7 +52,7 @@ def adopt(
     wallet = None if organization_id is None else lock_wallet(session, organization_id)
     if organization_id is None or wallet is None:
         why = "the call's assistant and phone number do not lead to one organization"
-        _alert_unknown(session, None, facts, why, now)
+        _alert_unknown_call(session, None, facts, why, now)
         return None
     # Read again under the wallet's lock, because another message may have adopted the call first.
     known = find_reported(session, facts, now) or find_permitted(session, facts)
@@ -60,26 +60,26 @@ def adopt(
         return known
     direction = facts.direction or CallDirection.INBOUND
     number = priced_number(direction, our_number=facts.our_number, their_number=facts.their_number)
-    found = find_rate(session, organization_id, direction, number)
+    route_rate = find_rate(session, organization_id, direction, number)
     call = known or _new_call(session, organization_id, entry_point, facts, direction)
-    call.rate_route = None if found is None else found.route
-    call.number_seen = found is not None and number is not None
-    if found is None:
+    call.rate_route = None if route_rate is None else route_rate.route
+    call.number_seen = route_rate is not None and number is not None
+    if route_rate is None:
         # Without a rate nothing can be held. `rate_by_number` raises an alert and has the call
         # ended.
         insert_call(session, call, NO_RATE, wallet.currency, now)
     elif facts.status is CallStatus.ENDED:
-        insert_call(session, call, found.rate, wallet.currency, now)
+        insert_call(session, call, route_rate.rate, wallet.currency, now)
     else:
-        hold_or_end(session, call, wallet, found.rate, now)
+        hold_or_end(session, call, wallet, route_rate.rate, now)
     why = "the refused call continues" if known else "Vapi requested no admission for the call"
     note(session, call, "adopted", now, why)
-    for whose in (None, organization_id):
-        clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
+    for alert_owner in (None, organization_id):
+        clear_alerts(session, AlertKind.CALL_UNKNOWN, alert_owner, facts.external_id, now=now)
     # Versions before 0007 recorded no refusals, so a call that was never connected may be one that
-    # they refused. It does not prove that calls of this entry point skip the admission request.
+    # they refused. Such a call does not prove that its entry point skips the admission request.
     if known is None and not call.fail_open and not facts.never_connected:
-        _alert_unasked(session, call, facts, now)
+        _alert_no_admission_request(session, call, facts, now)
     return call
 
 
@@ -99,11 +99,11 @@ def hold_or_end(
 
     `names_provider` is False if another hold already has the provider's call id.
     """
-    step = first_step_seconds(rate, terms_of(session, wallet.organization_id))
+    step_seconds = first_step_seconds(rate, terms_of(session, wallet.organization_id))
     # The call is in progress, so hold what is available. If nothing is, request a whole step, so
     # that the ledger's refusal gives the reason.
-    paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
-    seconds = min(step, paid) or step
+    paid_seconds = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
+    seconds = min(step_seconds, paid_seconds) or step_seconds
     outcome = open_call(
         session,
         call,
@@ -133,14 +133,16 @@ def _new_call(
 ) -> Call:
     """Build the row of an adopted call.
 
-    Its id is new, so it cannot be guessed. A call that was admitted while the database did not
-    answer keeps the id that it was given then.
+    The call gets a new id, which cannot be guessed. A call that was admitted while the database did
+    not answer keeps its id from then.
     """
     was_fail_open = fail_open_organization(session, facts) == organization_id
-    is_free = was_fail_open and session.get(Call, (organization_id, facts.call_id or "")) is None
+    is_id_unused = (
+        was_fail_open and session.get(Call, (organization_id, facts.call_id or "")) is None
+    )
     call = Call(
         organization_id=organization_id,
-        id=facts.call_id if is_free else new_id("call"),
+        id=facts.call_id if is_id_unused else new_id("call"),
         provider_call_id=facts.external_id,
         twilio_account_sid=twilio_account_of(session, entry_point),
         direction=direction,
@@ -153,7 +155,9 @@ def _new_call(
     return call
 
 
-def _alert_unasked(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+def _alert_no_admission_request(
+    session: Session, call: Call, facts: CallFacts, now: datetime
+) -> None:
     raise_alert(
         session,
         AlertKind.ENTRY_POINT_UNASKED,
@@ -165,7 +169,7 @@ def _alert_unasked(session: Session, call: Call, facts: CallFacts, now: datetime
     )
 
 
-def _alert_unknown(
+def _alert_unknown_call(
     session: Session, organization_id: str | None, facts: CallFacts, why: str, now: datetime
 ) -> None:
     raise_alert(

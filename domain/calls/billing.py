@@ -23,19 +23,23 @@ from domain.calls.rows import TALKING
 
 @dataclass(frozen=True)
 class _Fact:
-    """A fact about a call, in SQL and in Python."""
+    """A condition on a call, as SQL and as a Python function."""
 
     sql: ColumnElement[bool]
-    holds: Callable[[Any], bool]
+    is_true_of: Callable[[Any], bool]
 
     def __and__(self, other: _Fact) -> _Fact:
-        return _Fact(and_(self.sql, other.sql), lambda call: self.holds(call) and other.holds(call))
+        return _Fact(
+            and_(self.sql, other.sql), lambda call: self.is_true_of(call) and other.is_true_of(call)
+        )
 
     def __or__(self, other: _Fact) -> _Fact:
-        return _Fact(or_(self.sql, other.sql), lambda call: self.holds(call) or other.holds(call))
+        return _Fact(
+            or_(self.sql, other.sql), lambda call: self.is_true_of(call) or other.is_true_of(call)
+        )
 
     def __invert__(self) -> _Fact:
-        return _Fact(not_(self.sql), lambda call: not self.holds(call))
+        return _Fact(not_(self.sql), lambda call: not self.is_true_of(call))
 
 
 def _is_set(column: InstrumentedAttribute[Any]) -> _Fact:
@@ -55,15 +59,15 @@ _MERGED = _is_set(Call.merged_into)
 _SETTLED = _is_set(Call.settled_at) & ~_MERGED
 _UNSETTLED = ~_is_set(Call.settled_at)
 _ENDED = _equals(Call.status, CallStatus.ENDED)
-_TALKS = _equals(Call.status, *TALKING)
+_IN_PROGRESS = _equals(Call.status, *TALKING)
 _END_DECIDED = _is_set(Call.end_decided_at)
 _WITHHELD = _is_set(Call.withheld_for)
 #: No rate is known, or it is not known which organization pays. No report can decide either.
-_UNDECIDED = _equals(Call.micros_per_minute, 0) | _equals(Call.refusal, FOREIGN_NUMBER)
+_NEEDS_OPERATOR = _equals(Call.micros_per_minute, 0) | _equals(Call.refusal, FOREIGN_NUMBER)
 _PRICED = _SETTLED & ~_equals(Call.settled_by, "refused", "withdrawn", "expiry")
 #: A settlement by the company does not end a call, so people may still talk.
-_UNPAID = _equals(Call.settled_by, "api") & _TALKS
-_FREE = _equals(Call.cost_micros, 0)
+_SETTLED_IN_PROGRESS = _equals(Call.settled_by, "api") & _IN_PROGRESS
+_COSTS_NOTHING = _equals(Call.cost_micros, 0)
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,11 @@ class BillingState:
     next_states: frozenset[State]
 
 
-def _then(*states: State) -> frozenset[State]:
+def _next_states(*states: State) -> frozenset[State]:
     return frozenset(states)
 
 
-_PRICES = (State.CHARGED, State.FREE)
+_PRICED_STATES = (State.CHARGED, State.FREE)
 #: The states in which a new call can be.
 FIRST_STATES = frozenset(
     {
@@ -95,79 +99,84 @@ FIRST_STATES = frozenset(
 #: is awaiting_report and then charged.
 STATES: Mapping[State, BillingState] = {
     State.HELD: BillingState(
-        _UNSETTLED & ~_ENDED & ~_END_DECIDED & ~_TALKS,
+        _UNSETTLED & ~_ENDED & ~_END_DECIDED & ~_IN_PROGRESS,
         "A hold sets money aside. No conversation is reported yet.",
-        _then(
-            *(State.TALKING, State.ENDING, State.AWAITING_REPORT, *_PRICES),
+        _next_states(
+            *(State.TALKING, State.ENDING, State.AWAITING_REPORT, *_PRICED_STATES),
             *(State.EXPIRED, State.WITHDRAWN, State.MERGED),
         ),
     ),
     State.TALKING: BillingState(
-        _UNSETTLED & ~_ENDED & ~_END_DECIDED & _TALKS,
+        _UNSETTLED & ~_ENDED & ~_END_DECIDED & _IN_PROGRESS,
         "The ticks extend its hold, or lend it the debt limit, while the conversation lasts.",
-        _then(
-            *(State.ENDING, State.AWAITING_REPORT, *_PRICES),
+        _next_states(
+            *(State.ENDING, State.AWAITING_REPORT, *_PRICED_STATES),
             *(State.TALKING_UNPAID, State.WITHDRAWN),
         ),
     ),
     State.ENDING: BillingState(
         _UNSETTLED & ~_ENDED & _END_DECIDED,
         "Holdfast is ending it. Its hold no longer grows, and stays until the end is reported.",
-        _then(
-            *(State.AWAITING_REPORT, State.AWAITING_OPERATOR, *_PRICES, State.TALKING_UNPAID),
+        _next_states(
+            *(
+                State.AWAITING_REPORT,
+                State.AWAITING_OPERATOR,
+                *_PRICED_STATES,
+                State.TALKING_UNPAID,
+            ),
             *(State.EXPIRED, State.WITHDRAWN, State.MERGED),
         ),
     ),
     State.AWAITING_REPORT: BillingState(
-        _UNSETTLED & _ENDED & ~_WITHHELD & ~_UNDECIDED,
+        _UNSETTLED & _ENDED & ~_WITHHELD & ~_NEEDS_OPERATOR,
         "It has ended. Its hold stays until its report or a refresh gives the duration to charge.",
-        _then(*_PRICES, State.WITHHELD, State.AWAITING_OPERATOR, State.WITHDRAWN),
+        _next_states(*_PRICED_STATES, State.WITHHELD, State.AWAITING_OPERATOR, State.WITHDRAWN),
     ),
     State.WITHHELD: BillingState(
         _UNSETTLED & _ENDED & _WITHHELD,
         "It has ended. Its charge waits, because a charged reservation may be the same call.",
-        _then(*_PRICES, State.AWAITING_REPORT),
+        _next_states(*_PRICED_STATES, State.AWAITING_REPORT),
     ),
     State.AWAITING_OPERATOR: BillingState(
-        _UNSETTLED & _ENDED & ~_WITHHELD & _UNDECIDED,
+        _UNSETTLED & _ENDED & ~_WITHHELD & _NEEDS_OPERATOR,
         "It has ended. Its rate or its payer is not known: an operator sets a rate or settles it.",
-        _then(*_PRICES, State.AWAITING_REPORT),
+        _next_states(*_PRICED_STATES, State.AWAITING_REPORT),
     ),
     State.TALKING_UNPAID: BillingState(
-        _PRICED & _UNPAID,
+        _PRICED & _SETTLED_IN_PROGRESS,
         "The company settled it, but the conversation continues. Nothing pays for the rest.",
-        _then(*_PRICES),
+        _next_states(*_PRICED_STATES),
     ),
     State.CHARGED: BillingState(
-        _PRICED & ~_UNPAID & ~_FREE,
+        _PRICED & ~_SETTLED_IN_PROGRESS & ~_COSTS_NOTHING,
         "Its cost was charged once, and the rest of its hold was released.",
-        _then(State.TALKING_UNPAID, State.MERGED),
+        _next_states(State.TALKING_UNPAID, State.MERGED),
     ),
     State.FREE: BillingState(
-        _PRICED & ~_UNPAID & _FREE,
+        _PRICED & ~_SETTLED_IN_PROGRESS & _COSTS_NOTHING,
         "It cost nothing, and its hold was released.",
-        _then(State.TALKING_UNPAID, State.CHARGED, State.MERGED),
+        _next_states(State.TALKING_UNPAID, State.CHARGED, State.MERGED),
     ),
     State.EXPIRED: BillingState(
         _SETTLED & _equals(Call.settled_by, "expiry"),
         "Its hold expired, and nothing was charged. A late report still charges it.",
-        _then(*_PRICES, State.ENDING, State.WITHDRAWN, State.MERGED),
+        _next_states(*_PRICED_STATES, State.ENDING, State.WITHDRAWN, State.MERGED),
     ),
     State.WITHDRAWN: BillingState(
         _SETTLED & _equals(Call.settled_by, "withdrawn"),
         "Its admission, permission or reservation ended without a charge. A late report still"
         " charges it, unless another organization pays.",
-        _then(*_PRICES, State.ENDING, State.MERGED),
+        _next_states(*_PRICED_STATES, State.ENDING, State.MERGED),
     ),
     State.REFUSED: BillingState(
         _SETTLED & _equals(Call.settled_by, "refused"),
         "It was refused, and nothing is held. If a conversation is reported, it is adopted.",
-        _then(State.HELD, State.TALKING),
+        _next_states(State.HELD, State.TALKING),
     ),
     State.MERGED: BillingState(
         _MERGED,
         "It is part of another call, which has the hold and the cost.",
-        _then(),
+        _next_states(),
     ),
 }
 
@@ -188,12 +197,12 @@ UNSETTLED_STATES = LIVE_STATES | {
 #: The statuses before the provider reports that the call was connected.
 _NOT_CONNECTED = (CallStatus.ADMITTED, CallStatus.QUEUED, CallStatus.RINGING)
 #: Shown in place of these statuses once the call is settled.
-_SHOWN_SETTLED = "settled"
+_STATUS_ONCE_SETTLED = "settled"
 
 
 def billing_state(call: Call | Row[Any]) -> State:
     """Derive the billing state of a call, or of a result row with its columns."""
-    return next(state for state, row in STATES.items() if row.condition.holds(call))
+    return next(state for state, row in STATES.items() if row.condition.is_true_of(call))
 
 
 def in_state(*states: State) -> ColumnElement[bool]:
@@ -230,5 +239,5 @@ def shown_status(call: Call) -> str:
     if call.refusal and state in NOT_ADMITTED:
         return CallStatus.REFUSED
     if state not in UNSETTLED_STATES and call.status in _NOT_CONNECTED:
-        return _SHOWN_SETTLED
+        return _STATUS_ONCE_SETTLED
     return call.status

@@ -42,11 +42,11 @@ def charge_for(session: Session, call: Call, facts: CallFacts, duration_ms: int)
     return CallCharge(cost_micros, full_micros - cost_micros)
 
 
-def stated_ms(call: Call, facts: CallFacts, source: str) -> int | None:
+def reported_talk_ms(call: Call, facts: CallFacts, source: str) -> int | None:
     """Return the talk time that the provider states, in ms; None if it states none.
 
-    A duration above zero counts, whatever the reason for the end is. `source` is the job or report
-    that brought the facts; "look" is a refresh.
+    A duration above zero counts, whatever the reason for the end is. `source` says where the facts
+    come from: "report", or "look" for a refresh.
     """
     if facts.duration_ms:
         return facts.duration_ms

@@ -21,7 +21,7 @@ from domain.wallet.ledger import WalletOutcome
 
 @dataclass(frozen=True)
 class Committed:
-    """The charged call, which may have another id than was requested, and the outcome."""
+    """The charged call, whose id may differ from the requested id, and the outcome."""
 
     call: Call
     outcome: WalletOutcome
@@ -69,19 +69,19 @@ def commit_for_call(
     organization may be this one; what `pair` and `settle_by_api` raise.
     """
     lock_wallet(session, organization_id)
-    named = lock_call(session, organization_id, call_id)
-    if named is None:
+    requested = lock_call(session, organization_id, call_id)
+    if requested is None:
         raise CallNotFound(call_id)
     if provider_call_id is not None:
-        call = pair(session, named, provider_call_id, now)
+        call = pair(session, requested, provider_call_id, now)
     else:
-        call = resolve_merged(session, named)
+        call = resolve_merged(session, requested)
     if duration_ms > 0 and not is_cost_settled(call):
         if call.refusal == FOREIGN_NUMBER:
             raise ForeignNumber(call_id)
         if call.provider_call_id is None:
-            adopted = adopted_calls_of(session, call)
-            if adopted:
-                raise UnpairedCall(call_id, adopted[0])
+            adopted_calls = adopted_calls_of(session, call)
+            if adopted_calls:
+                raise UnpairedCall(call_id, adopted_calls[0])
     outcome = settle_by_api(session, organization_id, call.id, duration_ms, now)
     return Committed(call, outcome)

@@ -23,22 +23,23 @@ from domain.calls.billing import in_state
 NO_DIRECTION = "no_direction"
 #: How far the provider's clock may differ from ours.
 CLOCKS_DIFFER = timedelta(seconds=5)
-_LONGEST_CALL = timedelta(milliseconds=CALL_DURATION_MS_MAX)
+_CALL_DURATION_MAX = timedelta(milliseconds=CALL_DURATION_MS_MAX)
 #: The most calls that one query reads.
-_READ_MAX = 5
+_CALLS_READ_MAX = 5
 
 
 def adopted_calls_of(session: Session, reservation: Call) -> Sequence[Call]:
     """Return adopted calls that may be the same as a reservation, oldest first.
 
-    They are outgoing and unpaired, and had not ended before the reservation was made. Calls without
-    a cost and calls that wait for another reservation are left out: neither can be charged twice.
+    These calls are outgoing and unpaired, and had not ended before the reservation was made. Calls
+    without a cost and calls that wait for another reservation are left out, because they cannot be
+    charged twice.
     Bounds: 5 calls.
     """
     return session.scalars(
-        _unpaired(reservation)
+        _select_unpaired_calls(reservation)
         .where(
-            Call.created_at >= reservation.created_at - _LONGEST_CALL,
+            Call.created_at >= reservation.created_at - _CALL_DURATION_MAX,
             or_(
                 Call.ended_seen_at.is_(None),
                 Call.ended_seen_at >= reservation.created_at - CLOCKS_DIFFER,
@@ -47,11 +48,11 @@ def adopted_calls_of(session: Session, reservation: Call) -> Sequence[Call]:
             not_(in_state(CallBillingState.WITHHELD)),
         )
         .order_by(Call.created_at)
-        .limit(_READ_MAX)
+        .limit(_CALLS_READ_MAX)
     ).all()
 
 
-def _unpaired(reservation: Call) -> Select[Call]:
+def _select_unpaired_calls(reservation: Call) -> Select[Call]:
     """Select adopted, unpaired outgoing calls with the reservation's number or none."""
     merged = aliased(Call)
     is_merged = (
@@ -64,7 +65,7 @@ def _unpaired(reservation: Call) -> Select[Call]:
         Call.origin == CallOrigin.ADOPTED,
         Call.merged_into.is_(None),
         ~is_merged,
-        _outgoing(),
+        _may_be_outgoing(),
     )
     if reservation.their_party is not None:
         same_number = or_(Call.their_party.is_(None), Call.their_party == reservation.their_party)
@@ -72,7 +73,7 @@ def _unpaired(reservation: Call) -> Select[Call]:
     return statement.execution_options(populate_existing=True)
 
 
-def _outgoing() -> ColumnElement[bool]:
+def _may_be_outgoing() -> ColumnElement[bool]:
     return or_(
         Call.direction == CallDirection.OUTBOUND,
         and_(Call.direction == CallDirection.INBOUND, Call.oddities.contains([NO_DIRECTION])),

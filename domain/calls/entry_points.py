@@ -48,12 +48,12 @@ def find_entry_point(
     """Find a call's entry point; return None if it leads to no single organization.
 
     If a message names several entry points, all must belong to the same organization. For example,
-    one organization's phone number with another one's assistant leads to none.
+    one organization's phone number with another organization's assistant leads to none.
     """
-    found = _entry_points_named(session, assistant_id, phone_numbers, campaign_id)
-    if len({entry_point.organization_id for entry_point in found}) != 1:
+    entry_points = _find_named_entry_points(session, assistant_id, phone_numbers, campaign_id)
+    if len({entry_point.organization_id for entry_point in entry_points}) != 1:
         return None
-    return found[0]
+    return entry_points[0]
 
 
 def belongs_to_another(
@@ -64,8 +64,8 @@ def belongs_to_another(
     phone_numbers: Iterable[str | None] = (),
 ) -> bool:
     """Return whether any of these entry points belongs to another organization."""
-    found = _entry_points_named(session, assistant_id, phone_numbers, None)
-    return any(entry_point.organization_id != organization_id for entry_point in found)
+    entry_points = _find_named_entry_points(session, assistant_id, phone_numbers, None)
+    return any(entry_point.organization_id != organization_id for entry_point in entry_points)
 
 
 def add_entry_point(
@@ -139,26 +139,26 @@ def twilio_account_of(session: Session, entry_point: EntryPoint | None) -> str |
     )
 
 
-def _entry_points_named(
+def _find_named_entry_points(
     session: Session,
     assistant_id: str | None,
     phone_numbers: Iterable[str | None],
     campaign_id: str | None,
 ) -> Sequence[EntryPoint]:
-    named = [
+    keys = [
         (str(kind), external_id)
         for kind, external_id in (
             (EntryPointKind.ASSISTANT, assistant_id),
             (EntryPointKind.CAMPAIGN, campaign_id),
-            *((EntryPointKind.PHONE_NUMBER, one) for one in phone_numbers),
+            *((EntryPointKind.PHONE_NUMBER, phone_number) for phone_number in phone_numbers),
         )
         if external_id
     ]
-    if not named:
+    if not keys:
         return []
     return session.scalars(
         select(EntryPoint)
-        .where(tuple_(EntryPoint.kind, EntryPoint.external_id).in_(named))
+        .where(tuple_(EntryPoint.kind, EntryPoint.external_id).in_(keys))
         # Descending order puts the phone number first. It decides which assistant answers and which
         # brand carries the call.
         .order_by(EntryPoint.kind.desc(), EntryPoint.external_id)

@@ -1,8 +1,8 @@
-"""Reserved calls that use another organization's number or assistant.
+"""Handle reserved calls that use another organization's number or assistant.
 
-The owner pays, as for any adopted call, and the reservation is released. If number and assistant
-belong to different organizations, only an operator can decide which one pays. The call is then
-ended, and its cost stays open.
+The organization that owns them pays, as for any adopted call, and the reservation is released. If
+number and assistant belong to different organizations, only an operator can decide which one pays.
+The call is then ended, and its cost stays open.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from domain.calls.settlement import settle
 def is_foreign(session: Session, call: Call, facts: CallFacts) -> bool:
     """Return whether a reserved call uses another organization's number or assistant.
 
-    If the call already has the report's number and assistant, no query is made.
+    If the call's row already has the report's number and assistant, no query is made.
     """
     if call.origin != CallOrigin.RESERVED or call.refusal == FOREIGN_NUMBER:
         return False
@@ -55,9 +55,9 @@ def release_foreign_reservation(
 ) -> Call | None:
     """Take a call from the organization that reserved it, and alert both.
 
-    Return None once the owner can adopt the call. Return the reservation's row if the call stays
-    with it: either it was charged already, or it has no single owner. Locks the wallets in the
-    order of their organization ids. Replay: changes nothing.
+    Return None if the owner can now adopt the call. Return the reservation's row if the reservation
+    keeps the call, because the call was already charged or has no single owner. Locks the wallets
+    in the order of their organization ids. Replay: changes nothing.
     """
     for organization_id in sorted({reservation.organization_id, owner or ""} - {""}):
         lock_wallet(session, organization_id)

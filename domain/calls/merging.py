@@ -72,10 +72,10 @@ def pair(session: Session, reservation: Call, provider_call_id: str, now: dateti
     if not may_merge(session, reservation, adopted):
         raise PairedOtherwise(reservation.id, provider_call_id)
     locked = lock_call(session, adopted.organization_id, adopted.id)
-    if locked is None or (_charged(reservation) and _charged(locked)):
+    if locked is None or (_has_cost(reservation) and _has_cost(locked)):
         _alert_charged_twice(session, reservation, adopted, now)
         return reservation
-    _merge(session, reservation, locked, now)
+    _merge_rows(session, reservation, locked, now)
     end_withholding(session, reservation, now)
     return locked
 
@@ -89,23 +89,23 @@ def may_merge(session: Session, reservation: Call, adopted: Call) -> bool:
     return is_ours and adopted.origin == CallOrigin.ADOPTED and not merged_ids(session, adopted)
 
 
-def _charged(call: Call) -> bool:
+def _has_cost(call: Call) -> bool:
     return bool(call.cost_micros)
 
 
-def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
+def _merge_rows(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
     """Merge two rows of one call: the adopted one goes on, the other points to it."""
-    was_charged = _charged(adopted)
+    was_charged = _has_cost(adopted)
     if not is_cost_settled(adopted):
-        _take_rate(adopted, reservation)
+        _copy_better_rate(adopted, reservation)
     adopted.appointment_id = adopted.appointment_id or reservation.appointment_id
-    reserved = _release(session, reservation, now)
-    if _charged(reservation):
-        _charged_by(session, reservation, adopted, now)
+    reserved_micros = _release_open_hold(session, reservation, now)
+    if _has_cost(reservation):
+        _apply_reservation_charge(session, reservation, adopted, now)
     else:
-        _keep_reserved(session, adopted, reserved, now)
+        _extend_to_reserved(session, adopted, reserved_micros, now)
     if was_charged:
-        _alert_if_dearer(session, reservation, adopted, now)
+        _alert_if_price_differs(session, reservation, adopted, now)
     adopted.their_party = adopted.their_party or reservation.their_party
     if reservation.settled_at is None:
         reservation.settled_at, reservation.settled_by = now, "merged"
@@ -118,11 +118,11 @@ def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) ->
         clear_alerts(session, kind, reservation.organization_id, reservation.id, now=now)
 
 
-def _take_rate(adopted: Call, reservation: Call) -> None:
-    """Give the adopted call the reservation's rate if it is the better one.
+def _copy_better_rate(adopted: Call, reservation: Call) -> None:
+    """Give the adopted call the reservation's rate if that fits the call better.
 
-    It is if the adopted call has no rate, or if only the reservation names the called number. An
-    inbound or web call keeps the rate of its own direction.
+    It fits better if the adopted call has no rate, or if only the reservation names the called
+    number. An inbound or web call keeps the rate of its own direction.
     """
     if not is_outgoing(adopted):
         return
@@ -135,17 +135,19 @@ def _take_rate(adopted: Call, reservation: Call) -> None:
         adopted.minimum_micros = reservation.minimum_micros
 
 
-def _release(session: Session, call: Call, now: datetime) -> int:
+def _release_open_hold(session: Session, call: Call, now: datetime) -> int:
     """Release a call's open hold; return its amount in micros, or 0 if none was open."""
     hold = holds.hold_of_call(session, call.organization_id, call.id)
     if hold is None or hold.status != HoldStatus.OPEN:
         return 0
-    reserved = hold.reserved_micros
+    reserved_micros = hold.reserved_micros
     holds.release(session, call.organization_id, call_id=call.id, now=now)
-    return reserved
+    return reserved_micros
 
 
-def _keep_reserved(session: Session, adopted: Call, reserved: int, now: datetime) -> None:
+def _extend_to_reserved(
+    session: Session, adopted: Call, reserved_micros: int, now: datetime
+) -> None:
     """Extend a live call's hold to the amount that was reserved for it.
 
     If the wallet is frozen, the ledger refuses the extension, and the hold stays smaller.
@@ -153,26 +155,28 @@ def _keep_reserved(session: Session, adopted: Call, reserved: int, now: datetime
     hold = holds.hold_of_call(session, adopted.organization_id, adopted.id)
     if hold is None or hold.status != HoldStatus.OPEN or adopted.status == CallStatus.ENDED:
         return
-    if hold.reserved_micros < reserved:
+    if hold.reserved_micros < reserved_micros:
         holds.extend(
             session,
             adopted.organization_id,
             call_id=adopted.id,
             nth=hold.extensions + 1,
-            amount_micros=reserved - hold.reserved_micros,
-            expires_at=hold_end(now, rate_of(adopted).seconds_for(reserved)),
+            amount_micros=reserved_micros - hold.reserved_micros,
+            expires_at=hold_end(now, rate_of(adopted).seconds_for(reserved_micros)),
             now=now,
         )
 
 
-def _charged_by(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
+def _apply_reservation_charge(
+    session: Session, reservation: Call, adopted: Call, now: datetime
+) -> None:
     """Settle the adopted call with the reservation's charge.
 
     A call in progress is ended, even if an operator settled the reservation. An ended call is
     refreshed, because its report arrived before the pairing and was not compared. The refresh
     raises an alert if the charge does not match the call's duration.
     """
-    _release(session, adopted, now)
+    _release_open_hold(session, adopted, now)
     is_talking = adopted.status in TALKING
     adopted.duration_ms, adopted.cost_micros = reservation.duration_ms, reservation.cost_micros
     adopted.settled_at = reservation.settled_at
@@ -210,7 +214,9 @@ def _alert_charged_twice(session: Session, reservation: Call, adopted: Call, now
     )
 
 
-def _alert_if_dearer(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
+def _alert_if_price_differs(
+    session: Session, reservation: Call, adopted: Call, now: datetime
+) -> None:
     """Raise an alert if the reservation's number has another price than was charged.
 
     This applies only if the adopted call was charged without a number.

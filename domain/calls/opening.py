@@ -32,8 +32,8 @@ def open_call(
     """Reserve a new call's hold and write its row; if refused, write nothing.
 
     The hold expires at `expires_at`, by default HOLD_GRACE_SECONDS after the time that it covers.
-    With `names_provider`, the hold carries the provider's call id. Only one hold of an organization
-    can carry it.
+    With `names_provider`, the hold's row contains the provider's call id. Only one hold of an
+    organization can contain it.
     """
     outcome = hold_for(
         session,

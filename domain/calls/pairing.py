@@ -43,26 +43,26 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
     If the reported call uses another organization's number or assistant, its reservation is
     released. The organization that owns them then pays (see domain/calls/foreign).
     """
-    found = call_of_provider(session, facts.external_id)
-    if found is None:
-        found = _named_reservation(session, facts)
-    if found is None and facts.call_id:
+    candidate = call_of_provider(session, facts.external_id)
+    if candidate is None:
+        candidate = _named_reservation(session, facts)
+    if candidate is None and facts.call_id:
         # Another report may have paired the reservation after the first read. The call then has the
         # provider's call id.
-        found = call_of_provider(session, facts.external_id)
-    if found is None:
+        candidate = call_of_provider(session, facts.external_id)
+    if candidate is None:
         return None
-    if is_foreign(session, found, facts):
-        return release_foreign_reservation(session, found, owner_of(session, facts), facts, now)
-    lock_wallet(session, found.organization_id)
-    call = lock_call(session, found.organization_id, found.id)
+    if is_foreign(session, candidate, facts):
+        return release_foreign_reservation(session, candidate, owner_of(session, facts), facts, now)
+    lock_wallet(session, candidate.organization_id)
+    call = lock_call(session, candidate.organization_id, candidate.id)
     # Check again under the lock. Meanwhile another report may have paired the reservation with
     # another provider call, or merged it into another row.
     if call is None or (call.provider_call_id != facts.external_id and not _may_pair(call, facts)):
-        moved = call_of_provider(session, facts.external_id)
-        if moved is None or moved.organization_id != found.organization_id:
+        paired_call = call_of_provider(session, facts.external_id)
+        if paired_call is None or paired_call.organization_id != candidate.organization_id:
             return None
-        return lock_call(session, moved.organization_id, moved.id)
+        return lock_call(session, paired_call.organization_id, paired_call.id)
     return call
 
 
@@ -82,29 +82,34 @@ def fail_open_organization(session: Session, facts: CallFacts) -> str | None:
     expected = fail_open_token(
         terms.fail_open_key, facts.organization_id, facts.call_id, facts.external_id
     )
-    return facts.organization_id if _same(expected, facts.pairing_token) else None
+    return facts.organization_id if _is_same_token(expected, facts.pairing_token) else None
 
 
 def _named_reservation(session: Session, facts: CallFacts) -> Call | None:
     if not (facts.organization_id and facts.call_id and facts.pairing_token):
         return None
     key = (facts.organization_id, facts.call_id)
-    named = session.get(Call, key, populate_existing=True)
-    return named if named is not None and _may_pair(named, facts) else None
+    reservation = session.get(Call, key, populate_existing=True)
+    return reservation if reservation is not None and _may_pair(reservation, facts) else None
 
 
 def _may_pair(call: Call, facts: CallFacts) -> bool:
     """Return whether a report's token and direction fit an unpaired reservation."""
-    is_open = (
+    is_unpaired = (
         call.provider_call_id is None
         and call.merged_into is None
         and call.refusal != FOREIGN_NUMBER
     )
     # A reservation is an outbound call, so a web call never fits.
-    fits = facts.direction in (None, call.direction)
+    fits_direction = facts.direction in (None, call.direction)
     token = call.pairing_token
-    return is_open and fits and token is not None and _same(token, facts.pairing_token or "")
+    return (
+        is_unpaired
+        and fits_direction
+        and token is not None
+        and _is_same_token(token, facts.pairing_token or "")
+    )
 
 
-def _same(one: str, other: str) -> bool:
+def _is_same_token(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode(), other.encode())

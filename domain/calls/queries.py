@@ -26,28 +26,30 @@ PAGE_MAX = 500
 DAYS_MAX = 400
 #: Every call has a wallet, so this join drops none. With it, PostgreSQL finds the calls of a period
 #: through one index, organization by organization.
-_OF_ITS_WALLET = Wallet.organization_id == Call.organization_id
+_WALLET_JOIN = Wallet.organization_id == Call.organization_id
 #: The longest id of a call, in characters.
 _ID_LENGTH_MAX = 64
 #: The most calls with one id that are read, and named in an error.
-_SAME_ID_MAX = 5
+_CALLS_WITH_ID_MAX = 5
 #: The states of the calls that a report of costs counts.
-_COUNTED = (
+_COST_STATES = (
     CallBillingState.TALKING_UNPAID,
     CallBillingState.CHARGED,
     CallBillingState.FREE,
     CallBillingState.EXPIRED,
 )
 #: The suffixes of the operation keys of a call's entries.
-_ENTRY_KEYS = ("commit", "released", "expired")
+_ENTRY_KEY_SUFFIXES = ("commit", "released", "expired")
 
 
 class CallNotUnique(Refused):
     """Several calls have this id, so it does not identify one of them."""
 
     def __init__(self, any_id: str, calls: Sequence[Call]) -> None:
-        named = ", ".join(f"{call.id} of {call.organization_id}" for call in calls)
-        super().__init__(CALL_NOT_UNIQUE, f"{any_id} names several calls: {named}", call=any_id)
+        candidates = ", ".join(f"{call.id} of {call.organization_id}" for call in calls)
+        super().__init__(
+            CALL_NOT_UNIQUE, f"{any_id} names several calls: {candidates}", call=any_id
+        )
 
 
 class UnboundedList(Refused):
@@ -74,7 +76,7 @@ class CostsOfDay:
 
 
 @dataclass(frozen=True)
-class CallSeen:
+class CallDetails:
     """A call with its hold, its ledger entries and its timeline.
 
     If reservations were merged into the call, their entries and timelines are included.
@@ -100,13 +102,13 @@ def find_call(
     """
     if not 0 < len(any_id) <= _ID_LENGTH_MAX or "\0" in any_id:
         return None
-    of_ids = (Call.id == any_id, Call.provider_call_id == any_id, Call.twilio_call_sid == any_id)
-    found = _newest_first(session, or_(*of_ids), organization_id)
+    has_id = or_(Call.id == any_id, Call.provider_call_id == any_id, Call.twilio_call_sid == any_id)
+    found = _find_newest_first(session, has_id, organization_id)
     if found:
         # Within one organization, our own id takes precedence over the provider's ids.
         found.sort(key=lambda call: call.id != any_id)
     else:
-        found = _newest_first(session, Call.appointment_id == any_id, organization_id)
+        found = _find_newest_first(session, Call.appointment_id == any_id, organization_id)
         if alone and len({call.merged_into or call.id for call in found}) > 1:
             raise CallNotUnique(any_id, found)
     if len({call.organization_id for call in found}) > 1:
@@ -114,20 +116,22 @@ def find_call(
     return resolve_merged(session, found[0]) if found else None
 
 
-def see_call(session: Session, call: Call) -> CallSeen:
+def read_call_details(session: Session, call: Call) -> CallDetails:
     """Return a call with its hold, its entries and its timeline."""
     merged = merged_ids(session, call)
     ids = [call.id, *merged]
     all_holds = holds_of(session, call, merged)
-    # Entries have no index by key. They are found by their time, which is the settlement time of
-    # the call or of a hold.
-    settled = {at for at in (call.settled_at, *(one.settled_at for one in all_holds)) if at}
+    # Entries have no index by key, so the query selects them by their time. An entry's time is the
+    # settlement time of the call or of a hold.
+    settled = {at for at in (call.settled_at, *(hold.settled_at for hold in all_holds)) if at}
     entries = session.scalars(
         select(WalletEntry)
         .where(
             WalletEntry.organization_id == call.organization_id,
             WalletEntry.created_at.in_(settled),
-            WalletEntry.operation_key.in_([f"call:{one}:{e}" for one in ids for e in _ENTRY_KEYS]),
+            WalletEntry.operation_key.in_(
+                [f"call:{call_id}:{suffix}" for call_id in ids for suffix in _ENTRY_KEY_SUFFIXES]
+            ),
         )
         .order_by(WalletEntry.entry_no)
         .execution_options(populate_existing=True)
@@ -137,8 +141,8 @@ def see_call(session: Session, call: Call) -> CallSeen:
         .where(CallTimeline.organization_id == call.organization_id, CallTimeline.call_id.in_(ids))
         .order_by(CallTimeline.id)
     )
-    hold = next((one for one in all_holds if one.call_id == call.id), None)
-    return CallSeen(call, hold, list(entries), list(timeline), merged)
+    own_hold = next((hold for hold in all_holds if hold.call_id == call.id), None)
+    return CallDetails(call, own_hold, list(entries), list(timeline), merged)
 
 
 def list_calls(
@@ -188,11 +192,11 @@ def list_calls(
     if organization_id is not None:
         statement = statement.where(Call.organization_id == organization_id)
     elif not is_indexed:
-        statement = statement.join(Wallet, _OF_ITS_WALLET)
-    place = tuple_(Call.created_at, Call.organization_id, Call.id)
+        statement = statement.join(Wallet, _WALLET_JOIN)
+    position = tuple_(Call.created_at, Call.organization_id, Call.id)
     if after is not None:
-        last = _at_cursor(session, after)
-        statement = statement.where(place < (last.created_at, last.organization_id, last.id))
+        last = _call_at_cursor(session, after)
+        statement = statement.where(position < (last.created_at, last.organization_id, last.id))
     return session.scalars(
         statement.order_by(Call.created_at.desc(), Call.organization_id.desc(), Call.id.desc())
         .limit(min(limit, PAGE_MAX))
@@ -231,7 +235,7 @@ def costs_by_day(
         .where(
             Call.created_at >= datetime.combine(first_day, time.min, UTC),
             Call.created_at <= datetime.combine(last_day, time.max, UTC),
-            in_state(*_COUNTED),
+            in_state(*_COST_STATES),
         )
         .group_by(Call.organization_id, day, Call.currency)
         .order_by(day, Call.organization_id)
@@ -239,7 +243,7 @@ def costs_by_day(
     if organization_id is not None:
         statement = statement.where(Call.organization_id == organization_id)
     else:
-        statement = statement.join(Wallet, _OF_ITS_WALLET)
+        statement = statement.join(Wallet, _WALLET_JOIN)
     return [
         CostsOfDay(
             organization_id=row[0],
@@ -260,12 +264,12 @@ def ending_ms(call: Call) -> tuple[int | None, int | None]:
     The order is the first one that Vapi or Twilio accepted; the end is when it was reported. Either
     is None if it has not happened.
     """
-    return _ms_after(call.end_decided_at, call.end_told_at), _ms_after(
+    return _ms_between(call.end_decided_at, call.end_told_at), _ms_between(
         call.end_decided_at, call.ended_seen_at
     )
 
 
-def _newest_first(
+def _find_newest_first(
     session: Session, condition: ColumnElement[bool], organization_id: str | None
 ) -> list[Call]:
     statement = select(Call).where(condition)
@@ -274,13 +278,13 @@ def _newest_first(
     return list(
         session.scalars(
             statement.order_by(Call.created_at.desc(), Call.organization_id, Call.id)
-            .limit(_SAME_ID_MAX)
+            .limit(_CALLS_WITH_ID_MAX)
             .execution_options(populate_existing=True)
         )
     )
 
 
-def _at_cursor(session: Session, cursor: str) -> Call:
+def _call_at_cursor(session: Session, cursor: str) -> Call:
     organization_id, _, call_id = cursor.partition("/")
     last = session.get(Call, (organization_id, call_id), populate_existing=True)
     if last is None:
@@ -288,7 +292,7 @@ def _at_cursor(session: Session, cursor: str) -> Call:
     return last
 
 
-def _ms_after(decided_at: datetime | None, at: datetime | None) -> int | None:
+def _ms_between(decided_at: datetime | None, at: datetime | None) -> int | None:
     if decided_at is None or at is None:
         return None
     return round((at - decided_at) / timedelta(milliseconds=1))

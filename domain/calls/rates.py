@@ -26,10 +26,10 @@ from domain.wallet.ledger import WalletNotFound
 DEFAULT_ROUTE = "default"
 #: The allowed billing increments, in seconds.
 INCREMENTS_SECONDS = (1, 6, 30, 60)
-#: Highest price per minute and highest minimum, in micros. With it, 12 hours still cost a valid
-#: amount.
+#: Highest price per minute and highest minimum, in micros. At this price, a call of 12 hours still
+#: costs a valid amount.
 RATE_MICROS_MAX = 10**12
-_ROUTE = re.compile(r"default|(inbound|outbound|web)(:\+[0-9]{1,15})?", re.ASCII)
+_ROUTE_PATTERN = re.compile(r"default|(inbound|outbound|web)(:\+[0-9]{1,15})?", re.ASCII)
 
 
 class InvalidRate(Refused):
@@ -121,8 +121,8 @@ def fits(route: str, direction: CallDirection, number: str | None) -> bool:
     """Return whether a route applies to a call's direction and number."""
     if route == DEFAULT_ROUTE:
         return True
-    of_direction, _, prefix = route.partition(":")
-    return of_direction == direction and (number or "").startswith(prefix)
+    route_direction, _, prefix = route.partition(":")
+    return route_direction == direction and (number or "").startswith(prefix)
 
 
 def set_rate(
@@ -140,7 +140,7 @@ def set_rate(
     Replay: the same rate again updates only operator, reason and time. Raises: InvalidRate,
     WalletNotFound.
     """
-    _check(rate, route)
+    _check_rate(rate, route)
     if session.get(Wallet, organization_id) is None:
         raise WalletNotFound(organization_id)
     values = {
@@ -177,8 +177,8 @@ def remove_rate(
     return removed is not None
 
 
-def _check(rate: Rate, route: str) -> None:
-    if not _ROUTE.fullmatch(route):
+def _check_rate(rate: Rate, route: str) -> None:
+    if not _ROUTE_PATTERN.fullmatch(route):
         raise InvalidRate(f"{route!r} is not a route such as default, inbound or outbound:+44")
     if rate.increment_seconds not in INCREMENTS_SECONDS:
         raise InvalidRate(

@@ -36,46 +36,48 @@ def rate_by_number(session: Session, call: Call, facts: CallFacts, now: datetime
     number = priced_number(direction, our_number=facts.our_number, their_number=facts.their_number)
     if has_rate(call) and (number is None or call.number_seen):
         return
-    found = find_rate(session, call.organization_id, direction, number)
-    if found is None:
-        _refuse(session, call, now)
+    route_rate = find_rate(session, call.organization_id, direction, number)
+    if route_rate is None:
+        _alert_unrated_call(session, call, now)
         return
     call.number_seen = number is not None
     if is_cost_settled(call):
-        _alert_if_dearer_or_cheaper(session, call, found, now)
-    elif number is None or not _keeps_its_rate(call, direction, found, number):
-        _apply(session, call, found, now)
+        _alert_if_price_differs(session, call, route_rate, now)
+    elif number is None or not _has_rate_of_number(call, direction, route_rate, number):
+        _apply_rate(session, call, route_rate, now)
     session.flush()
 
 
-def _keeps_its_rate(call: Call, direction: CallDirection, found: RouteRate, number: str) -> bool:
+def _has_rate_of_number(
+    call: Call, direction: CallDirection, route_rate: RouteRate, number: str
+) -> bool:
     """Return whether a call already has its number's rate, as of when it began."""
     route = call.rate_route
     if not has_rate(call) or route is None:
         return False
-    if route == found.route:
+    if route == route_rate.route:
         return True
     party = call.their_party if direction is CallDirection.OUTBOUND else call.our_party
     if party != last_digits(number) or not fits(route, direction, number):
         return False
     # Changes of rates after the call began do not apply to it. If a rate was removed since, only a
-    # less specific one is found.
-    is_newer = found.set_at > call.created_at
-    return is_newer or specificity(found.route) < specificity(route)
+    # less specific route still fits.
+    is_newer = route_rate.set_at > call.created_at
+    return is_newer or specificity(route_rate.route) < specificity(route)
 
 
-def _apply(session: Session, call: Call, found: RouteRate, now: datetime) -> None:
-    was, call.rate_route = rate_of(call), found.route
-    if was == found.rate:
+def _apply_rate(session: Session, call: Call, route_rate: RouteRate, now: datetime) -> None:
+    old_rate, call.rate_route = rate_of(call), route_rate.route
+    if old_rate == route_rate.rate:
         return
-    call.micros_per_minute = found.rate.micros_per_minute
-    call.increment_seconds = found.rate.increment_seconds
-    call.minimum_micros = found.rate.minimum_micros
+    call.micros_per_minute = route_rate.rate.micros_per_minute
+    call.increment_seconds = route_rate.rate.increment_seconds
+    call.minimum_micros = route_rate.rate.minimum_micros
     if call.tick_at is not None and call.metered_from is not None:
         call.tick_at = now
     mark_anomaly(call, "re_rated")
-    detail = f"{found.route}: {found.rate.micros_per_minute} micros a minute"
-    note(session, call, "re_rated", now, f"{detail}, before {was.micros_per_minute}")
+    detail = f"{route_rate.route}: {route_rate.rate.micros_per_minute} micros a minute"
+    note(session, call, "re_rated", now, f"{detail}, before {old_rate.micros_per_minute}")
     clear_alerts(
         session,
         AlertKind.CALL_UNKNOWN,
@@ -85,7 +87,7 @@ def _apply(session: Session, call: Call, found: RouteRate, now: datetime) -> Non
     )
 
 
-def _refuse(session: Session, call: Call, now: datetime) -> None:
+def _alert_unrated_call(session: Session, call: Call, now: datetime) -> None:
     """Raise an alert for an unsettled call that no rate fits; end it if in progress."""
     if is_cost_settled(call):
         return
@@ -103,12 +105,12 @@ def _refuse(session: Session, call: Call, now: datetime) -> None:
         decide_ending(session, call, EndCause.NO_RATE, now)
 
 
-def _alert_if_dearer_or_cheaper(
-    session: Session, call: Call, found: RouteRate, now: datetime
+def _alert_if_price_differs(
+    session: Session, call: Call, route_rate: RouteRate, now: datetime
 ) -> None:
     """Raise an alert if a call was charged by another rate than that of its number."""
     duration_ms = call.duration_ms or 0
-    expected_micros = found.rate.cost_micros(duration_ms)
+    expected_micros = route_rate.rate.cost_micros(duration_ms)
     # A cost that does not follow from the call's rate, such as a waived one, cannot be compared.
     if (
         call.cost_micros != rate_of(call).cost_micros(duration_ms)
@@ -125,7 +127,7 @@ def _alert_if_dearer_or_cheaper(
             "settled_micros": call.cost_micros,
             "said_micros": expected_micros,
             "settled_route": call.rate_route,
-            "said_route": found.route,
+            "said_route": route_rate.route,
         },
         now=now,
     )

@@ -29,14 +29,15 @@ from domain.wallet import holds
 SWEEP_MAX = 500
 #: The shortest time between two refreshes of a call, in seconds. If the wait for a call's report is
 #: shorter, that wait applies.
-_ASK_AGAIN_SECONDS = 60.0
+_REFRESH_INTERVAL_SECONDS = 60.0
 #: How long after its admission a call may still be unknown to its provider, in seconds. Until then,
 #: the answer "there is no such call" is ignored.
 ABSENT_SECONDS = 120
 
-#: A hold that was made more seconds in the future than this was made before the clock stepped back.
-_FUTURE_SECONDS = 60.0
-_PULL_BACK = text("SELECT pull_back_call_holds(CAST(:now AS timestamptz), :ahead)")
+#: A hold whose creation time is more than this many seconds in the future was made before the clock
+#: stepped back.
+_FUTURE_HOLD_SECONDS = 60.0
+_PULL_BACK_HOLDS_SQL = text("SELECT pull_back_call_holds(CAST(:now AS timestamptz), :ahead)")
 
 
 def sweep(
@@ -46,27 +47,29 @@ def sweep(
 
     A call is refreshed if its hold has expired, or if it ended `report_seconds` ago without a
     report. A live call is also refreshed after `silent_seconds` without a message. Between two
-    refreshes of a call there is at least a minute, or `report_seconds` if that is shorter. If its
-    last refresh is still waiting, no other is staged, and an alert is raised.
+    refreshes of a call there is at least a minute, or `report_seconds` if that is shorter. If the
+    call's last refresh still waits, the sweep stages no other one and raises an alert.
 
     If the database's clock stepped back, holds that were made in the future are treated as made
     now. Return the numbers of refreshes and of organizations. Locks only the calls that it marks as
     refreshed, and skips calls that another transaction has locked. Bounds: SWEEP_MAX of each.
     """
-    session.execute(_PULL_BACK, {"now": now, "ahead": _FUTURE_SECONDS})
-    due = _calls_to_ask(session, now, report_seconds, silent_seconds)
+    session.execute(_PULL_BACK_HOLDS_SQL, {"now": now, "ahead": _FUTURE_HOLD_SECONDS})
+    overdue = _lock_overdue_calls(session, now, report_seconds, silent_seconds)
     # While the provider's circuit breaker is open, a refresh is postponed and does not fail, so it
     # raises no alert itself.
-    waiting = open_arguments(session, REFRESH_CALL) if due else set()
-    unreported = [call for call in due if (call.organization_id, call.id) not in waiting]
-    for call in due:
+    waiting = open_arguments(session, REFRESH_CALL) if overdue else set()
+    to_refresh = [call for call in overdue if (call.organization_id, call.id) not in waiting]
+    for call in overdue:
         call.asked_at = now
-        if call not in unreported:
+        if call not in to_refresh:
             _alert_unanswered(session, call, "the call's refresh is still waiting", now)
-    stage_for(session, REFRESH_CALL, unreported)
+    stage_for(session, REFRESH_CALL, to_refresh)
     organizations = _organizations_to_expire(session, now)
-    stage_many(session, EXPIRE_HOLDS, [(one, {"organization_id": one}) for one in organizations])
-    return len(unreported), len(organizations)
+    stage_many(
+        session, EXPIRE_HOLDS, [(owner, {"organization_id": owner}) for owner in organizations]
+    )
+    return len(to_refresh), len(organizations)
 
 
 def expire_unreported(session: Session, organization_id: str, now: datetime) -> list[str]:
@@ -79,7 +82,7 @@ def expire_unreported(session: Session, organization_id: str, now: datetime) -> 
         return []
     ids = list(
         session.scalars(
-            _expired(now, CallHold.call_id)
+            _select_expired_holds(now, CallHold.call_id)
             .where(CallHold.organization_id == organization_id, _lacks_provider_id())
             .order_by(CallHold.call_id)
             .limit(SWEEP_MAX)
@@ -152,7 +155,7 @@ def call_is_unreadable(
 def postpone_expiry(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
     """Postpone the expiry of a hold, because the provider reports the call as live.
 
-    The hold then lasts at least HOLD_GRACE_SECONDS from now.
+    The hold then stays open for at least HOLD_GRACE_SECONDS from now.
     """
     holds.postpone_expiry(
         session,
@@ -187,13 +190,13 @@ def _alert_unanswered(session: Session, call: Call, why: str, now: datetime) -> 
     )
 
 
-def _calls_to_ask(
+def _lock_overdue_calls(
     session: Session, now: datetime, report_seconds: float, silent_seconds: float
 ) -> Sequence[Call]:
-    silent = now - timedelta(seconds=silent_seconds)
+    silent_since = now - timedelta(seconds=silent_seconds)
     reported_by = now - timedelta(seconds=report_seconds)
-    asked_before = now - timedelta(seconds=min(_ASK_AGAIN_SECONDS, report_seconds))
-    over = (
+    refreshed_before = now - timedelta(seconds=min(_REFRESH_INTERVAL_SECONDS, report_seconds))
+    has_expired_hold = (
         select(CallHold.call_id)
         .where(
             CallHold.organization_id == Call.organization_id,
@@ -203,7 +206,7 @@ def _calls_to_ask(
         )
         .exists()
     )
-    live = Call.status != CallStatus.ENDED
+    is_live = Call.status != CallStatus.ENDED
     return session.scalars(
         select(Call)
         .where(
@@ -211,17 +214,17 @@ def _calls_to_ask(
             Call.provider_call_id.is_not(None),
             # An instant in the future was written before the clock stepped back, so it is long
             # past.
-            or_(Call.asked_at.is_(None), Call.asked_at < asked_before, Call.asked_at > now),
+            or_(Call.asked_at.is_(None), Call.asked_at < refreshed_before, Call.asked_at > now),
             or_(
-                over,
+                has_expired_hold,
                 Call.ended_seen_at < reported_by,
                 Call.ended_seen_at > now,
-                and_(live, or_(Call.seen_at < silent, Call.seen_at > now)),
-                and_(live, Call.seen_at.is_(None), Call.created_at < silent),
+                and_(is_live, or_(Call.seen_at < silent_since, Call.seen_at > now)),
+                and_(is_live, Call.seen_at.is_(None), Call.created_at < silent_since),
             ),
         )
-        # The order is that of the last refresh. If it were by age, calls that never get an answer
-        # would fill every sweep and keep out all others.
+        # The call that was refreshed longest ago comes first. If the oldest call came first, calls
+        # that never get an answer would fill every sweep and keep out all others.
         .order_by(Call.asked_at.asc().nulls_first(), Call.created_at)
         .limit(SWEEP_MAX)
         .with_for_update(key_share=True, skip_locked=True, of=Call)
@@ -231,7 +234,7 @@ def _calls_to_ask(
 
 def _organizations_to_expire(session: Session, now: datetime) -> Sequence[str]:
     return session.scalars(
-        _expired(now, CallHold.organization_id)
+        _select_expired_holds(now, CallHold.organization_id)
         .where(_lacks_provider_id())
         .group_by(CallHold.organization_id)
         .order_by(CallHold.organization_id)
@@ -239,7 +242,7 @@ def _organizations_to_expire(session: Session, now: datetime) -> Sequence[str]:
     ).all()
 
 
-def _expired(now: datetime, column: InstrumentedAttribute[str]) -> Select[str]:
+def _select_expired_holds(now: datetime, column: InstrumentedAttribute[str]) -> Select[str]:
     return (
         select(column)
         .select_from(CallHold)

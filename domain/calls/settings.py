@@ -29,8 +29,8 @@ TEXT_LENGTH_MAX = 500
 #: maxDurationSeconds.
 DURATION_SECONDS_MIN = 10
 DURATION_SECONDS_MAX = 43_200
-#: The lowest and the highest value of each number.
-_BOUNDS = {
+#: The lowest and the highest value of each numeric term.
+_TERM_BOUNDS = {
     "step_seconds": (1, 3_600),
     "margin_seconds": (1, 60),
     "warn_before_seconds": (0, 3_600),
@@ -100,7 +100,7 @@ def set_terms(
     Replay: the same terms again update only operator, reason and time. Raises: InvalidCallTerms,
     WalletNotFound.
     """
-    _check(terms)
+    _check_terms(terms)
     if session.get(Wallet, organization_id) is None:
         raise WalletNotFound(organization_id)
     values = {
@@ -138,8 +138,8 @@ def change_terms(
     return terms
 
 
-def _check(terms: Terms) -> None:
-    for name, (lowest, highest) in _BOUNDS.items():
+def _check_terms(terms: Terms) -> None:
+    for name, (lowest, highest) in _TERM_BOUNDS.items():
         if not lowest <= getattr(terms, name) <= highest:
             raise InvalidCallTerms(f"{name} must be {lowest} to {highest}")
     for name in ("refusal_text", "warning_text", "ending_text"):

@@ -20,7 +20,7 @@ from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import alert_unsettled, alert_waived, clear_unanswered
 from domain.calls.billing import is_cost_settled, is_over
-from domain.calls.charges import charge_for, has_talked, metered_ms, stated_ms
+from domain.calls.charges import charge_for, has_talked, metered_ms, reported_talk_ms
 from domain.calls.rates import Rate, find_rate
 from domain.calls.rows import (
     TALKING,
@@ -67,17 +67,17 @@ def settle_from_provider(
     """Settle an ended call by its provider's report or by a refresh.
 
     `by` is "report" or "look" (a refresh). If a report has no duration, or denies a conversation
-    that the provider reported before, the call is refreshed. If the refresh does the same, our own
-    meter decides. If our meter has no duration either, an alert is raised. Anomalies mark a denied
-    conversation and a use of our meter.
+    that the provider reported before, the call is refreshed. If the refresh has the same fault, our
+    own meter's duration is charged. If our meter has no duration either, an alert is raised. The
+    call's anomalies record a denied conversation and a use of our meter.
 
     The call must already be locked. Replay: a call is settled once. A later report moves no money,
     but raises an alert if the cost would differ. A call that was closed without a price is charged
     by a later report.
     """
-    duration_ms = stated_ms(call, facts, by)
+    duration_ms = reported_talk_ms(call, facts, by)
     if is_cost_settled(call):
-        _compare(session, call, facts, duration_ms, by=by, now=now)
+        _alert_if_cost_differs(session, call, facts, duration_ms, by=by, now=now)
         return
     if duration_ms == 0 and has_talked(session, call):
         mark_anomaly(call, "talk_denied")
@@ -93,10 +93,10 @@ def settle_from_provider(
             )
             return
         mark_anomaly(call, "metered_by_us")
-    _charge(session, call, facts, duration_ms, by=by, now=now)
+    _charge_or_alert(session, call, facts, duration_ms, by=by, now=now)
 
 
-def _charge(
+def _charge_or_alert(
     session: Session, call: Call, facts: CallFacts, duration_ms: int, *, by: str, now: datetime
 ) -> None:
     """Charge a call for its duration, or raise an alert if the charge may be wrong.
@@ -127,7 +127,7 @@ def _charge(
         alert_waived(session, call, charge.waived_micros, now)
 
 
-def _compare(
+def _alert_if_cost_differs(
     session: Session,
     call: Call,
     facts: CallFacts,
@@ -144,10 +144,10 @@ def _compare(
         stage_for(session, REFRESH_CALL, [call])
         return
     if duration_ms == 0 and not call.cost_micros and has_talked(session, call):
-        # The call was settled as one without a conversation. The provider reported it in progress
-        # later.
+        # The call was settled as a call without a conversation. Later, the provider reported it in
+        # progress.
         why = "the call was settled as one without a conversation, but Vapi reports one"
-        _alert_differs(session, call, now, why=why)
+        _alert_cost_differs(session, call, now, why=why)
         return
     if duration_ms is None:
         duration_ms = metered_ms(call)
@@ -155,7 +155,7 @@ def _compare(
         return
     cost = charge_for(session, call, facts, duration_ms).cost_micros
     if call.cost_micros != cost:
-        _alert_differs(session, call, now, said_micros=cost, said_ms=duration_ms)
+        _alert_cost_differs(session, call, now, said_micros=cost, said_ms=duration_ms)
 
 
 def settle(
@@ -189,7 +189,7 @@ def settle(
     session.flush()
     note(session, call, "settled", now, f"{by}: {duration_ms} ms, {cost_micros} micros")
     _alert_shortfall(session, call, now)
-    _clear_answered(session, call, now)
+    _clear_resolved_alerts(session, call, now)
     return outcome
 
 
@@ -259,7 +259,7 @@ def close_expired(session: Session, call: Call, now: datetime) -> None:
         call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, by, None
         session.flush()
         note(session, call, "expired", now)
-        _clear_answered(session, call, now)
+        _clear_resolved_alerts(session, call, now)
 
 
 def _rate_to_charge(session: Session, call: Call) -> Rate:
@@ -270,23 +270,23 @@ def _rate_to_charge(session: Session, call: Call) -> Rate:
     """
     if has_rate(call):
         return rate_of(call)
-    found = find_rate(session, call.organization_id, CallDirection(call.direction), None)
-    if found is None:
+    route_rate = find_rate(session, call.organization_id, CallDirection(call.direction), None)
+    if route_rate is None:
         raise NotSettled(call.id, NO_RATE)
-    return found.rate
+    return route_rate.rate
 
 
-def _clear_answered(session: Session, call: Call, now: datetime) -> None:
+def _clear_resolved_alerts(session: Session, call: Call, now: datetime) -> None:
     """Clear the alerts that a call's settlement resolves."""
     clear_unanswered(session, call.organization_id, call.id, now)
     for kind in (AlertKind.CALL_UNSETTLED, AlertKind.CALL_NOT_ENDED):
         clear_alerts(session, kind, call.organization_id, call.id, now=now)
     if call.provider_call_id is not None:
-        unknown = AlertKind.CALL_UNKNOWN
-        clear_alerts(session, unknown, call.organization_id, call.provider_call_id, now=now)
+        kind_unknown = AlertKind.CALL_UNKNOWN
+        clear_alerts(session, kind_unknown, call.organization_id, call.provider_call_id, now=now)
 
 
-def _alert_differs(session: Session, call: Call, now: datetime, **details: int | str) -> None:
+def _alert_cost_differs(session: Session, call: Call, now: datetime, **details: int | str) -> None:
     raise_alert(
         session,
         AlertKind.CALL_DIFFERS,

@@ -74,7 +74,8 @@ def list_entry_points(
 ) -> list[EntryPointView]:
     """List an organization's entry points, ordered by kind and id.
 
-    `after` is the kind and id of the previous page's last one. A page has at most PAGE_MAX.
+    `after` is the kind and id of the previous page's last entry point. Bounds: PAGE_MAX entry
+    points.
     """
     position = tuple_(EntryPoint.kind, EntryPoint.external_id)
     statement = select(EntryPoint).where(EntryPoint.organization_id == organization_id)

@@ -21,7 +21,7 @@ from domain.calls.rows import CallNotFound
 from domain.calls.settings import Terms
 
 #: One statement reads everything, because the request is made during a conversation.
-_QUERY = """
+_SELECT_CALL = """
     SELECT c.provider_call_id IS NOT DISTINCT FROM :call AS is_providers,
         c.organization_id, c.merged_into,
         c.status, c.refusal, c.settled_at, c.settled_by, c.cost_micros, c.withheld_for,
@@ -42,10 +42,8 @@ _QUERY = """
 """
 #: Our id is unique only within its organization. Two rows are enough to see that an id is
 #: ambiguous.
-_OF_ANY_ORGANIZATION = (
-    " WHERE c.provider_call_id = :call OR c.id = :call ORDER BY is_providers DESC LIMIT 2"
-)
-_OF_ORGANIZATION = (
+_WHERE_ID = " WHERE c.provider_call_id = :call OR c.id = :call ORDER BY is_providers DESC LIMIT 2"
+_WHERE_ORGANIZATION_AND_ID = (
     " WHERE c.organization_id = :org AND (c.id = :call OR c.provider_call_id = :call)"
     " ORDER BY c.id = :call DESC LIMIT 1"
 )
@@ -79,16 +77,16 @@ def check_status(
     single call has it. Raises: CallNotFound. Source: the status check of the prepaid engine's
     document.
     """
-    query = _QUERY + (_OF_ANY_ORGANIZATION if organization_id is None else _OF_ORGANIZATION)
+    query = _SELECT_CALL + (_WHERE_ID if organization_id is None else _WHERE_ORGANIZATION_AND_ID)
     values = {"call": call_id, "org": organization_id, "now": now}
-    found = session.execute(text(query), values).all()
-    if not found or (len(found) > 1 and not found[0].is_providers):
+    rows = session.execute(text(query), values).all()
+    if not rows or (len(rows) > 1 and not rows[0].is_providers):
         raise CallNotFound(call_id)
-    row = found[0]
+    row = rows[0]
     if row.merged_into is not None:
         values |= {"call": row.merged_into, "org": row.organization_id}
-        row = session.execute(text(_QUERY + _OF_ORGANIZATION), values).one()
-    reason = _reason(row)
+        row = session.execute(text(_SELECT_CALL + _WHERE_ORGANIZATION_AND_ID), values).one()
+    reason = _end_reason(row)
     remaining = 0 if reason else _remaining_seconds(row, reported_seconds, now)
     if reason is None and remaining <= 0:
         reason = INSUFFICIENT_FUNDS
@@ -97,7 +95,7 @@ def check_status(
     return StatusAnswer(True, reason, row.ending_text or Terms().ending_text, 0)
 
 
-def _reason(row: Row[Any]) -> str | None:
+def _end_reason(row: Row[Any]) -> str | None:
     state = billing_state(row)
     if state is CallBillingState.REFUSED:
         return str(row.refusal)
@@ -116,12 +114,12 @@ def _reason(row: Row[Any]) -> str | None:
 
 def _remaining_seconds(row: Any, reported_seconds: int | None, now: datetime) -> int:
     rate = Rate(row.micros_per_minute, row.increment_seconds, row.minimum_micros)
-    credit = row.hold_micros + row.debt_micros
+    credit_micros = row.hold_micros + row.debt_micros
     if not row.freezes:
-        used = min(0, row.available_micros)
-        room = row.debt_limit_micros + used - int(row.lent_micros)
-        credit += max(0, row.available_micros) + max(0, room)
-    talked = reported_seconds or 0
+        used_micros = min(0, row.available_micros)
+        debt_room_micros = row.debt_limit_micros + used_micros - int(row.lent_micros)
+        credit_micros += max(0, row.available_micros) + max(0, debt_room_micros)
+    talked_seconds = reported_seconds or 0
     if row.metered_from is not None:
-        talked = max(0, int((now - row.metered_from).total_seconds()))
-    return max(0, rate.seconds_for(credit) - talked)
+        talked_seconds = max(0, int((now - row.metered_from).total_seconds()))
+    return max(0, rate.seconds_for(credit_micros) - talked_seconds)

@@ -31,7 +31,7 @@ from domain.calls.withholding import end_withholding
 from domain.jobs.types import END_CALL, REFRESH_CALL
 
 #: The order of the statuses. A report of a status before the current one is late.
-_ORDER = {
+_STATUS_ORDER = {
     CallStatus.ADMITTED: 0,
     CallStatus.QUEUED: 1,
     CallStatus.RINGING: 2,
@@ -39,7 +39,7 @@ _ORDER = {
     CallStatus.FORWARDING: 4,
     CallStatus.ENDED: 5,
 }
-_BEGUN = (*TALKING, CallStatus.ENDED)
+_BEGUN_STATUSES = (*TALKING, CallStatus.ENDED)
 
 
 def apply_report(
@@ -48,18 +48,18 @@ def apply_report(
     """Apply a verified report to its call; return False if there is no call for it.
 
     `received_at` is when the message arrived. An unknown call is adopted once it is in progress or
-    over, because until then it may still request admission. It is metered from then on, or settled
-    at once if it is over. A call that belongs to no organization is not adopted.
+    over, because until then it may still request admission. The call is metered from then on, or
+    settled at once if it is over. A call that belongs to no organization is not adopted.
 
     A refused call stays refused, unless the report proves a conversation. Replay: changes nothing.
     """
     call = find_reported(session, report.facts, now) or find_permitted(session, report.facts)
     if call is not None and call.status == CallStatus.REFUSED:
-        if not _talked(report.facts):
-            _keep_refused(session, call, report.facts, now)
+        if not _proves_conversation(report.facts):
+            _record_refused_end(session, call, report.facts, now)
             return True
         call = adopt(session, report.facts, now, refused=call)
-    elif call is None and (report.final or report.facts.status in _BEGUN):
+    elif call is None and (report.final or report.facts.status in _BEGUN_STATUSES):
         call = adopt(session, report.facts, now)
     if call is None:
         return False
@@ -73,27 +73,27 @@ def apply_report(
         alert_unknown_status(session, call, report.facts, now)
         stage_for(session, REFRESH_CALL, [call])
     if report.final:
-        _end(session, call, report.facts, now)
+        _mark_ended(session, call, report.facts, now)
     rate_by_number(session, call, report.facts, now)
     if report.final:
         settle_from_provider(session, call, report.facts, "report", now)
     return True
 
 
-def _talked(facts: CallFacts) -> bool:
+def _proves_conversation(facts: CallFacts) -> bool:
     """Return whether a report proves a conversation."""
     return facts.status in TALKING or bool(facts.duration_ms)
 
 
-def _keep_refused(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+def _record_refused_end(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
     """Record the end of a refused call.
 
     Replay: adds no line to the timeline.
     """
-    is_news = facts.status is CallStatus.ENDED and call.ended_reason is None
-    _fill_in(call, facts)
+    is_first_end = facts.status is CallStatus.ENDED and call.ended_reason is None
+    _copy_facts(call, facts)
     call.seen_at = now
-    if is_news:
+    if is_first_end:
         note(session, call, "ended", now, facts.ended_reason or "")
 
 
@@ -109,11 +109,11 @@ def apply_refresh(
         talking_ms = max(0, round((now - facts.started_at) / timedelta(milliseconds=1)))
     known = session.get(Call, (organization_id, call_id), populate_existing=True)
     if known is not None and is_foreign(session, known, facts):
-        # The call may belong to another organization. Handled as a report, the facts lead to that
-        # one.
+        # The call may belong to another organization. If the facts are applied as a report, they
+        # lead to that organization.
         apply_report(session, CallReport(facts, final=False, talking_ms=talking_ms), now, now)
         return
-    call = _locked(session, organization_id, call_id)
+    call = _lock_wallet_and_call(session, organization_id, call_id)
     if call is None or call.status == CallStatus.REFUSED:
         return
     was_settled = call.settled_at is not None
@@ -128,7 +128,7 @@ def apply_refresh(
         alert_unknown_status(session, call, facts, now)
 
 
-def _locked(session: Session, organization_id: str, call_id: str) -> Call | None:
+def _lock_wallet_and_call(session: Session, organization_id: str, call_id: str) -> Call | None:
     """Lock a call's wallet, then the call; if merged, the call that it became."""
     lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -147,22 +147,22 @@ def _apply_facts(
     now: datetime,
 ) -> None:
     was_paired = call.provider_call_id is not None
-    _fill_in(call, facts)
+    _copy_facts(call, facts)
     if not was_paired:
         end_withholding(session, call, now)
     status, reported = CallStatus(call.status), facts.status
     if reported is not None:
         # A message without a known status does not prove that the call is live.
         call.seen_at = now
-    if reported is not None and _ORDER[reported] > _ORDER[status]:
+    if reported is not None and _STATUS_ORDER[reported] > _STATUS_ORDER[status]:
         if reported is CallStatus.ENDED:
-            _end(session, call, facts, now)
+            _mark_ended(session, call, facts, now)
             return
         call.status = reported
         if reported in TALKING and status not in TALKING:
-            _reopen(session, call, now)
-            _begin(call, received_at, talking_ms, now)
-            _end_settled(session, call, now)
+            _reopen_closed_call(session, call, now)
+            _start_meter(call, received_at, talking_ms, now)
+            _end_settled_call(session, call, now)
         note(session, call, reported, now)
     elif reported in TALKING and status is CallStatus.ENDED and not has_talked(session, call):
         _note_late_talk(session, call, now)
@@ -180,7 +180,7 @@ def _note_late_talk(session: Session, call: Call, now: datetime) -> None:
         stage_for(session, REFRESH_CALL, [call])
 
 
-def _reopen(session: Session, call: Call, now: datetime) -> None:
+def _reopen_closed_call(session: Session, call: Call, now: datetime) -> None:
     """Reopen a call that was closed without a price, to end it and to charge it.
 
     A call that may go on gets a second hold instead (see domain/calls/second_holds).
@@ -190,25 +190,25 @@ def _reopen(session: Session, call: Call, now: datetime) -> None:
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
     note(session, call, "reopened", now, "the caller talks although the hold was released")
     if call.end_decided_at is not None:
-        # Its end was decided before its hold was released, and the rounds of ending it stopped
-        # then.
+        # The end was decided before the hold was released. The release stopped the attempts to end
+        # the call.
         stage_for(session, END_CALL, [call])
 
 
-def _end_settled(session: Session, call: Call, now: datetime) -> None:
+def _end_settled_call(session: Session, call: Call, now: datetime) -> None:
     """End a call that the company settled before it was in progress.
 
-    From here on, nothing pays for it.
+    From then on, nothing pays for the call.
     """
     if billing_state(call) is not CallBillingState.TALKING_UNPAID:
         return
     alert_not_ended(session, call, "the call continues, although the company settled it", now)
     if not decide_ending(session, call, EndCause.SETTLED, now):
-        # Its end was decided before its settlement, and the rounds of ending it stopped then.
+        # The end was decided before the settlement, which stopped the attempts to end the call.
         stage_for(session, END_CALL, [call])
 
 
-def _begin(call: Call, received_at: datetime, talking_ms: int | None, now: datetime) -> None:
+def _start_meter(call: Call, received_at: datetime, talking_ms: int | None, now: datetime) -> None:
     """Start the meter when the message arrived, less the talk time that it states."""
     if talking_ms is not None and not 0 <= talking_ms <= CALL_DURATION_MS_MAX:
         # A timestamp in unexpected units would make the call seem very long, and end it for lack of
@@ -225,7 +225,7 @@ def _begin(call: Call, received_at: datetime, talking_ms: int | None, now: datet
         call.tick_at = now
 
 
-def _end(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+def _mark_ended(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
     """Mark a call as ended.
 
     The final report ends a call even if its copy of the call has another status.
@@ -238,7 +238,7 @@ def _end(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
     clear_alerts(session, AlertKind.CALL_NOT_ENDED, call.organization_id, call.id, now=now)
 
 
-def _fill_in(call: Call, facts: CallFacts) -> None:
+def _copy_facts(call: Call, facts: CallFacts) -> None:
     call.provider_call_id = call.provider_call_id or facts.external_id
     call.twilio_call_sid = call.twilio_call_sid or facts.twilio_call_sid
     call.twilio_account_sid = call.twilio_account_sid or facts.twilio_account_sid

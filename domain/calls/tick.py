@@ -38,7 +38,7 @@ class TickResult:
     extended: int = 0
     warned: int = 0
     ended: int = 0
-    asked: int = 0
+    refreshed: int = 0
 
 
 def tick_debtors_at_once(session: Session, organization_id: str, now: datetime) -> int:
@@ -96,39 +96,47 @@ def tick(session: Session, organization_id: str, now: datetime) -> TickResult:
     live = lock_live_calls(session, organization_id)
     if wallet is None or not any(_call_is_due(call, now) for call in live):
         return TickResult()
-    metered = {call.id: call for call in live if call.tick_at and call.metered_from}
+    metered_calls = {call.id: call for call in live if call.tick_at and call.metered_from}
     terms = terms_of(session, organization_id)
-    known_holds = _holds_of(session, organization_id, list(metered))
-    frozen = bool(active_freezes(session, organization_id, now)[0])
-    meters = [_meter(call, known_holds.get(call.id), now) for call in metered.values()]
-    room = 0 if frozen else _debt_room(session, wallet, meters)
+    known_holds = _read_holds(session, organization_id, list(metered_calls))
+    is_frozen = bool(active_freezes(session, organization_id, now)[0])
+    meters = [_build_meter(call, known_holds.get(call.id), now) for call in metered_calls.values()]
+    debt_room_micros = 0 if is_frozen else _debt_room_micros(session, wallet, meters)
     share_out(
         meters,
         terms,
-        available_micros=0 if frozen else wallet.balance_micros - wallet.held_micros,
-        debt_room_micros=room,
-        overlent_micros=-room,
+        available_micros=0 if is_frozen else wallet.balance_micros - wallet.held_micros,
+        debt_room_micros=debt_room_micros,
+        overlent_micros=-debt_room_micros,
     )
-    _hold_first(session, wallet, meters, known_holds, step_seconds=terms.step_seconds, now=now)
-    _extend(session, organization_id, meters, known_holds, step_seconds=terms.step_seconds, now=now)
+    _reserve_first_holds(
+        session, wallet, meters, known_holds, step_seconds=terms.step_seconds, now=now
+    )
+    _extend_holds(
+        session, organization_id, meters, known_holds, step_seconds=terms.step_seconds, now=now
+    )
     for meter in meters:
-        call = metered[meter.call_id]
+        call = metered_calls[meter.call_id]
         if meter.returned_micros:
             note(session, call, "debt_returned", now, f"{meter.returned_micros} micros")
         call.debt_micros = meter.debt_micros
         call.tick_at = now + timedelta(seconds=min(meter.next_seconds, TICK_SECONDS_MAX))
-    overdue = [metered[one.call_id] for one in meters if one.past_limit]
+    overdue = [metered_calls[meter.call_id] for meter in meters if meter.past_limit]
     _end_overdue(session, overdue, now)
-    cause = EndCause.FROZEN_WALLET if frozen else EndCause.INSUFFICIENT_FUNDS
-    warned = [one for one in meters if one.warn and not one.end]
-    decide_endings(session, [metered[one.call_id] for one in meters if one.end], cause, now)
-    decide_warnings(session, [metered[one.call_id] for one in warned], now)
-    asked = _ask(session, [call for call in live if not call.metered_from], now)
+    cause = EndCause.FROZEN_WALLET if is_frozen else EndCause.INSUFFICIENT_FUNDS
+    warned = [meter for meter in meters if meter.warn and not meter.end]
+    decide_endings(
+        session, [metered_calls[meter.call_id] for meter in meters if meter.end], cause, now
+    )
+    decide_warnings(session, [metered_calls[meter.call_id] for meter in warned], now)
+    refreshed = _refresh_unmetered_calls(
+        session, [call for call in live if not call.metered_from], now
+    )
     return TickResult(
         extended=sum(meter.extend_micros > 0 for meter in meters),
         warned=len(warned),
         ended=sum(meter.end for meter in meters),
-        asked=asked,
+        refreshed=refreshed,
     )
 
 
@@ -152,7 +160,7 @@ def _end_overdue(session: Session, calls: Sequence[Call], now: datetime) -> None
         )
 
 
-def _holds_of(session: Session, organization_id: str, ids: list[str]) -> dict[str, CallHold]:
+def _read_holds(session: Session, organization_id: str, ids: list[str]) -> dict[str, CallHold]:
     rows = session.scalars(
         select(CallHold)
         .where(CallHold.organization_id == organization_id, CallHold.call_id.in_(ids))
@@ -161,7 +169,7 @@ def _holds_of(session: Session, organization_id: str, ids: list[str]) -> dict[st
     return {row.call_id: row for row in rows}
 
 
-def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
+def _build_meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
     began = call.metered_from or now
     is_open = hold is not None and hold.status == HoldStatus.OPEN
     return Metered(
@@ -171,19 +179,19 @@ def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
         hold_micros=hold.reserved_micros if hold is not None and is_open else 0,
         debt_micros=call.debt_micros,
         warned=call.warned_at is not None,
-        # A call has at most one hold. A call that never had one may still get it.
+        # A call has at most one hold. A call that never had a hold may still get it.
         can_extend=hold is None or is_open,
         limit_seconds=call.max_duration_seconds or DURATION_SECONDS_MAX,
     )
 
 
-def _debt_room(session: Session, wallet: Wallet, meters: Sequence[Metered]) -> int:
+def _debt_room_micros(session: Session, wallet: Wallet, meters: Sequence[Metered]) -> int:
     """Return the part of the debt limit that is neither used nor lent.
 
     Credit that was lent to an ended call counts as lent until the call is settled. The result is
     negative if the debt limit was lowered below the used and lent amount.
     """
-    if wallet.debt_limit_micros == 0 and not any(one.debt_micros for one in meters):
+    if wallet.debt_limit_micros == 0 and not any(meter.debt_micros for meter in meters):
         return 0
     lent = session.scalar(
         select(func.coalesce(func.sum(Call.debt_micros), 0)).where(
@@ -192,11 +200,11 @@ def _debt_room(session: Session, wallet: Wallet, meters: Sequence[Metered]) -> i
             Call.debt_micros > 0,
         )
     )
-    used = min(0, wallet.balance_micros - wallet.held_micros)
-    return wallet.debt_limit_micros + used - int(lent or 0)
+    used_micros = min(0, wallet.balance_micros - wallet.held_micros)
+    return wallet.debt_limit_micros + used_micros - int(lent or 0)
 
 
-def _hold_first(
+def _reserve_first_holds(
     session: Session,
     wallet: Wallet,
     meters: Sequence[Metered],
@@ -205,28 +213,28 @@ def _hold_first(
     step_seconds: int,
     now: datetime,
 ) -> None:
-    """Reserve the first hold of calls that began without one.
+    """Reserve the first hold of calls that began without a hold.
 
     Until now these calls ran on lent credit, and money has become available since.
     """
-    for one in meters:
-        if not one.extend_micros or one.call_id in known_holds:
+    for meter in meters:
+        if not meter.extend_micros or meter.call_id in known_holds:
             continue
         outcome = holds.reserve(
             session,
             wallet.organization_id,
-            call_id=one.call_id,
-            amount_micros=one.extend_micros,
+            call_id=meter.call_id,
+            amount_micros=meter.extend_micros,
             currency=wallet.currency,
             expires_at=hold_end(now, step_seconds),
             now=now,
         )
         if not outcome.ok:
-            log.error("call_hold_not_reserved", call=one.call_id, outcome=outcome.outcome)
-            one.end = True
+            log.error("call_hold_not_reserved", call=meter.call_id, outcome=outcome.outcome)
+            meter.end = True
 
 
-def _extend(
+def _extend_holds(
     session: Session,
     organization_id: str,
     meters: Sequence[Metered],
@@ -235,28 +243,30 @@ def _extend(
     step_seconds: int,
     now: datetime,
 ) -> None:
-    extended = [one for one in meters if one.extend_micros and one.call_id in known_holds]
+    extended = [meter for meter in meters if meter.extend_micros and meter.call_id in known_holds]
     if not extended:
         return
     outcomes = holds.extend_many(
         session,
         organization_id,
         [
-            holds.Extension(one.call_id, known_holds[one.call_id].extensions + 1, one.extend_micros)
-            for one in extended
+            holds.Extension(
+                meter.call_id, known_holds[meter.call_id].extensions + 1, meter.extend_micros
+            )
+            for meter in extended
         ],
         expires_at=hold_end(now, step_seconds),
         now=now,
     )
-    for one, outcome in zip(extended, outcomes, strict=True):
+    for meter, outcome in zip(extended, outcomes, strict=True):
         if outcome != "OK":
             # The amounts were computed under the same lock, so the money is available. An extension
             # is refused only if the hold would exceed its limits. The call must then end.
-            log.error("hold_not_extended", call=one.call_id, outcome=outcome)
-            one.end = True
+            log.error("hold_not_extended", call=meter.call_id, outcome=outcome)
+            meter.end = True
 
 
-def _ask(session: Session, calls: Sequence[Call], now: datetime) -> int:
+def _refresh_unmetered_calls(session: Session, calls: Sequence[Call], now: datetime) -> int:
     """Stage a refresh of due calls that are not metered yet.
 
     If Vapi's message that the call began was lost, the refresh starts the metering.
@@ -264,9 +274,9 @@ def _ask(session: Session, calls: Sequence[Call], now: datetime) -> int:
     due = [call for call in calls if _call_is_due(call, now)]
     for call in due:
         call.tick_at = now + timedelta(seconds=BEGIN_REFRESH_SECONDS)
-    asked = [call for call in due if call.provider_call_id is not None]
-    for call in asked:
+    refreshed = [call for call in due if call.provider_call_id is not None]
+    for call in refreshed:
         call.asked_at = now
         note(session, call, "asked", now, "has it begun?")
-    stage_for(session, REFRESH_CALL, asked)
-    return len(asked)
+    stage_for(session, REFRESH_CALL, refreshed)
+    return len(refreshed)

@@ -31,7 +31,7 @@ def read_call(session: Session, request: AuthorizedRequest, now: datetime) -> di
     call = call_queries.find_call(session, call_id, request.bearer.organization_id)
     if call is None:
         raise CallNotFound(call_id)
-    details = call_queries.see_call(session, call)
+    details = call_queries.read_call_details(session, call)
     return {
         **_call_fields(call),
         "mergedCallIds": details.merged,

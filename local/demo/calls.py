@@ -18,7 +18,7 @@ from db.models.calls import Call
 from domain import operator_actions
 from domain.alerts.queries import list_alerts
 from domain.calls.entry_points import EntryPointKind, add_entry_point
-from domain.calls.queries import ending_ms, list_calls, see_call
+from domain.calls.queries import ending_ms, list_calls, read_call_details
 from domain.calls.rates import Rate, set_rate
 from domain.calls.settings import Terms, set_terms
 from domain.wallet import operations as wallet
@@ -164,7 +164,7 @@ class Phone:
         """Count the entries of one kind in the calls' timelines."""
 
         def count(session: Session) -> int:
-            timelines = [see_call(session, call).timeline for call in self._calls(session)]
+            timelines = [read_call_details(session, call).timeline for call in self._calls(session)]
             return sum(line.what == what for timeline in timelines for line in timeline)
 
         return self.system.database.run(count)

@@ -38,7 +38,7 @@ def fresh_customer(database):
 def step(database, seconds=-3_600.0, within=1.0):
     now = database.now()
     found = Step(now - timedelta(seconds=seconds), now, seconds, within)
-    database.run(lambda session: clock_steps.settle_step(session, found))
+    database.run(lambda session: clock_steps.correct_clock_step(session, found))
     return now
 
 
@@ -275,7 +275,7 @@ def test_step_is_alerted_with_its_size_for_a_day(database, seconds, direction):
     step(database, seconds * 2)
     assert len(open_alerts(database)) == 2
     # Both alerts stay for a day
-    database.run(clock_steps.clear_old)
+    database.run(clock_steps.clear_old_alerts)
     assert len(open_alerts(database)) == 2
     execute(database, "UPDATE alerts SET cleared_at = NULL")
     older = "INSERT INTO alerts (kind, subject, severity, details, raised_at) VALUES"
@@ -284,7 +284,7 @@ def test_step_is_alerted_with_its_size_for_a_day(database, seconds, direction):
         f"{older} ('clock_stepped', 'old', 'critical', '{{}}',"
         " clock_timestamp() - interval '25 hours')",
     )
-    database.run(clock_steps.clear_old)
+    database.run(clock_steps.clear_old_alerts)
     assert sorted(one.subject == "old" for one in open_alerts(database)) == [False, False]
 
 

@@ -85,7 +85,7 @@ def test_each_call_is_in_one_state_in_sql_as_in_python(combinations):
     assert len(rows) > 1_000
     for call, *fits in rows:
         in_sql = [state for state, fit in zip(states, fits, strict=True) if fit]
-        in_python = [state for state in states if STATES[state].condition.holds(call)]
+        in_python = [state for state in states if STATES[state].condition.is_true_of(call)]
         assert in_sql == in_python == [billing_state(call)], vars(call)
     assert {billing_state(row[0]) for row in rows} == set(CallBillingState)
 

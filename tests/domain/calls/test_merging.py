@@ -34,7 +34,7 @@ def talks(customer, now=T0, mark="v", **more):
 def charges(customer):
     """List the entries that charged calls, as (key, cents)."""
     found = customer.do(
-        lambda s: [call_queries.see_call(s, s.merge(call)) for call in customer.calls()]
+        lambda s: [call_queries.read_call_details(s, s.merge(call)) for call in customer.calls()]
     )
     entries = {entry.entry_no: entry for one in found for entry in one.entries}
     return [(one.operation_key, one.amount_micros / CENT) for one in entries.values()]
@@ -48,7 +48,7 @@ def code_of(work):
 
 def shown(customer, any_id):
     return customer.do(
-        lambda s: call_queries.see_call(s, call_queries.find_call(s, any_id, customer.id))
+        lambda s: call_queries.read_call_details(s, call_queries.find_call(s, any_id, customer.id))
     )
 
 

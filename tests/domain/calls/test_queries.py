@@ -40,9 +40,9 @@ def costs(
     )
 
 
-def seen(customer: CallCustomer, call_id: str) -> call_queries.CallSeen:
+def seen(customer: CallCustomer, call_id: str) -> call_queries.CallDetails:
     return customer.do(
-        lambda session: call_queries.see_call(
+        lambda session: call_queries.read_call_details(
             session, session.get_one(Call, (customer.id, call_id))
         )
     )

@@ -84,7 +84,9 @@ def test_call_is_held_for_again_when_it_talks_after_its_expiry(customer, paired)
     # And both IDs and the appointment find it
     for one in ("c1", call.id, "visit", vapi_id(customer)):
         seen = customer.do(
-            lambda s, one=one: call_queries.see_call(s, call_queries.find_call(s, one, customer.id))
+            lambda s, one=one: call_queries.read_call_details(
+                s, call_queries.find_call(s, one, customer.id)
+            )
         )
         assert (seen.call.id, seen.merged) == (call.id, ["c1"])
     assert customer.commit("c1", 100, later(1050)).outcome.replayed

@@ -255,12 +255,12 @@ def test_call_that_does_not_talk_yet_is_refreshed_and_not_metered(customer):
     customer.reserve("c1")
     assert customer.call().metered_from is None
     assert not due(customer, later(29.9))
-    assert customer.tick(later(30)) == TickResult(asked=1)
+    assert customer.tick(later(30)) == TickResult(refreshed=1)
     assert (customer.jobs("look_at_call"), rest(customer, "c1")) == (["c1"], 60)
     assert customer.tick(later(30)) == TickResult()
     assert customer.hold().extensions == 0
     # Not even when its hold would be used up if it talked
-    assert customer.tick(later(600)) == TickResult(asked=1)
+    assert customer.tick(later(600)) == TickResult(refreshed=1)
     assert customer.call().end_cause is None
 
 

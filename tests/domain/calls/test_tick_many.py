@@ -91,7 +91,7 @@ def test_five_hundred_calls_that_do_not_talk_are_refreshed_in_a_few(many, statem
     )
     forget_jobs(many.database, many.id)
     done, count = counted(statements, lambda: many.tick(later(30)))
-    assert (done.asked, count <= STATEMENTS_MAX) == (500, True), count
+    assert (done.refreshed, count <= STATEMENTS_MAX) == (500, True), count
     assert len(many.jobs("look_at_call")) == 500
 
 
