@@ -18,7 +18,7 @@ from db.address import driver_url
 
 
 @contextmanager
-def clear_addresses(name: str) -> Iterator[None]:
+def explain_address_errors(name: str) -> Iterator[None]:
     """Turn a connection error into one line that names the setting of the address.
 
     libpq quotes an address that it cannot parse, including the password. The line never contains
@@ -50,7 +50,7 @@ def set_password(owner_url: str, role: str, password: str) -> None:
         )
 
 
-def may_own(url: str) -> bool:
+def is_owner_login(url: str) -> bool:
     """Check whether a login is a superuser or a member of the ledger's owner."""
     with psycopg.connect(driver_url(url), autocommit=True, connect_timeout=5) as connection:
         row = connection.execute(
@@ -67,8 +67,8 @@ def check_serving_login(url: str) -> None:
     Raises: SettingsError in one line if the database cannot be reached or is not migrated, or if
     the login can bypass the ledger's guards.
     """
-    with clear_addresses("DATABASE_URL"):
-        if may_own(url):
+    with explain_address_errors("DATABASE_URL"):
+        if is_owner_login(url):
             raise SettingsError(
                 "wrong setting: DATABASE_URL logs in as a superuser or owner; it must be"
                 " holdfast_app (DATABASE_OWNER_URL is for migrate and rebuild)"

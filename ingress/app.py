@@ -17,7 +17,7 @@ from base.enums import Provider
 from base.settings import Settings
 from db.engine import Database, clock
 from db.heartbeat import Heartbeat
-from db.inbox.batcher import InboxBatcher, Received
+from db.inbox.batcher import InboxBatcher, VerifiedEvent
 from db.inbox.refusals import RefusalLog
 from db.redis.client import Notifier
 from domain.calls.permission import PERMISSION_SECONDS
@@ -159,7 +159,7 @@ def _webhook_endpoints(
     refusals: RefusalLog,
     database: Database,
 ) -> dict[str, WebhookEndpoint]:
-    def alert_forged(event: Received) -> None:
+    def alert_forged(event: VerifiedEvent) -> None:
         transmission_id = event.transmission_id or event.external_id
         database.run(
             lambda session: alert_different_body(

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from db.address import driver_url
-from db.logins import clear_addresses, may_own, set_password
+from db.logins import explain_address_errors, is_owner_login, set_password
 from db.migrate import migrate
 
 #: The role that the ingress, the workers and the relay log in as.
@@ -37,11 +37,11 @@ def prepare(database_url: str, owner_url: str, state: Path) -> DatabaseUrls:
     database cannot be reached.
     """
     if not owner_url:
-        with clear_addresses("DATABASE_URL"):
-            if not may_own(database_url):
+        with explain_address_errors("DATABASE_URL"):
+            if not is_owner_login(database_url):
                 return DatabaseUrls(None, database_url)
         owner_url, database_url = database_url, ""
-    with clear_addresses("DATABASE_OWNER_URL"):
+    with explain_address_errors("DATABASE_OWNER_URL"):
         migrate(owner_url)
         if not database_url:
             database_url = derive_app_url(owner_url, _serving_password(state))

@@ -10,7 +10,7 @@ from alembic.util.exc import CommandError
 from base.settings import load_settings
 from cli.commands.shared import console, owner_address
 from cli.errors import Failure, clear_errors
-from db.logins import clear_addresses
+from db.logins import explain_address_errors
 from db.migrate import migrate as migrate_database
 from local.databases import give_password
 
@@ -32,7 +32,7 @@ def migrate(
     with clear_errors():
         url = owner_address()
         try:
-            with clear_addresses("DATABASE_OWNER_URL"):
+            with explain_address_errors("DATABASE_OWNER_URL"):
                 reached = migrate_database(url, revision, destroy=destroy)
         except CommandError as error:
             raise Failure(str(error)) from None

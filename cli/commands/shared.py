@@ -18,7 +18,7 @@ from base.operators import Operator
 from base.settings import SettingsError, load_settings, require
 from cli.errors import clear_errors
 from db.engine import Database, clock
-from db.logins import clear_addresses
+from db.logins import explain_address_errors
 from db.redis.client import Notifier
 from domain.enforcement import Enforcement
 from local.stack import state_folder
@@ -71,7 +71,7 @@ def open_database() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]
         url, redis_url = addresses()
         notifier = Notifier(redis_url) if redis_url else None
         try:
-            with clear_addresses("DATABASE_URL"):
+            with explain_address_errors("DATABASE_URL"):
                 database = Database(
                     url, name="cli", pool_size=1, after_commit=notifier.notify if notifier else None
                 )

@@ -46,7 +46,7 @@ class InboxUnavailable(Exception):
     """The event may not be stored, so its sender has to send it again."""
 
 
-class Received(NamedTuple):
+class VerifiedEvent(NamedTuple):
     """A verified webhook on its way into the inbox."""
 
     source: str
@@ -61,7 +61,7 @@ class Received(NamedTuple):
 
 
 #: An event, and the future on which its caller waits for the verdict.
-_WaitingEvent = tuple[Received, asyncio.Future[Verdict]]
+_WaitingEvent = tuple[VerifiedEvent, asyncio.Future[Verdict]]
 
 _RECEIVE_EVENTS_SQL = (
     "SELECT inbox_receive(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[],"
@@ -108,7 +108,7 @@ class InboxBatcher:
         self._waiting.clear()
         await self._close_connection()
 
-    async def receive(self, event: Received) -> Verdict:
+    async def receive(self, event: VerifiedEvent) -> Verdict:
         """Store the event, stage its job, and return the verdict after the commit.
 
         The same external id with the same body is DUPLICATE and stages no job. If the body differs,
@@ -157,7 +157,7 @@ class InboxBatcher:
             if not answer.done():
                 answer.set_result(verdict)
 
-    async def _insert_events(self, events: list[Received]) -> list[Verdict]:
+    async def _insert_events(self, events: list[VerifiedEvent]) -> list[Verdict]:
         ids = new_ids("evt", len(events))
         jobs = new_ids("job", len(events))
         connection = await self._open_connection()
@@ -215,7 +215,7 @@ class InboxBatcher:
                 await connection.close()
 
 
-def _log_received(events: list[Received], verdicts: list[Verdict]) -> None:
+def _log_received(events: list[VerifiedEvent], verdicts: list[Verdict]) -> None:
     """Log all events of a batch in one line.
 
     A separate line for each event would cost as much as the verification of the event.

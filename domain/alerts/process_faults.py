@@ -94,10 +94,10 @@ def check(session: Session, process_id: str) -> None:
     is_late = any(kind == AlertKind.SAFETY_OVERDUE for kind, _ in active)
     # An alert is cleared at a lower limit than it is raised, so that it does not flap.
     seconds = OVERDUE_CLEARED_SECONDS if is_late else OVERDUE_SECONDS
-    found = find_faults(session, overdue_seconds=seconds)
-    for fault in found:
+    faults = find_faults(session, overdue_seconds=seconds)
+    for fault in faults:
         _raise_fault_alert(session, fault, now)
-    for kind, subject in sorted(active - {(fault.kind, fault.subject) for fault in found}):
+    for kind, subject in sorted(active - {(fault.kind, fault.subject) for fault in faults}):
         clear_alerts(session, AlertKind(kind), None, subject, now=now)
         log.info("system_fault_gone", kind=kind, subject=subject)
 

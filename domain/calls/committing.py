@@ -20,7 +20,7 @@ from domain.wallet.ledger import WalletOutcome
 
 
 @dataclass(frozen=True)
-class Committed:
+class CommittedCall:
     """The charged call, whose id may differ from the requested id, and the outcome."""
 
     call: Call
@@ -59,7 +59,7 @@ def commit_for_call(
     duration_ms: int,
     now: datetime,
     provider_call_id: str | None = None,
-) -> Committed:
+) -> CommittedCall:
     """Charge a call once, for the duration that the company's backend states.
 
     Units: `duration_ms` 0 to 43,260,000. `provider_call_id` pairs a reservation that is not paired
@@ -84,4 +84,4 @@ def commit_for_call(
             if adopted_calls:
                 raise UnpairedCall(call_id, adopted_calls[0])
     outcome = settle_by_api(session, organization_id, call.id, duration_ms, now)
-    return Committed(call, outcome)
+    return CommittedCall(call, outcome)

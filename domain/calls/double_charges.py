@@ -65,7 +65,7 @@ def _select_unpaired_calls(reservation: Call) -> Select[Call]:
         Call.origin == CallOrigin.ADOPTED,
         Call.merged_into.is_(None),
         ~is_merged,
-        _may_be_outgoing(),
+        _may_be_outgoing_sql(),
     )
     if reservation.their_party is not None:
         same_number = or_(Call.their_party.is_(None), Call.their_party == reservation.their_party)
@@ -73,13 +73,13 @@ def _select_unpaired_calls(reservation: Call) -> Select[Call]:
     return statement.execution_options(populate_existing=True)
 
 
-def _may_be_outgoing() -> ColumnElement[bool]:
+def _may_be_outgoing_sql() -> ColumnElement[bool]:
     return or_(
         Call.direction == CallDirection.OUTBOUND,
         and_(Call.direction == CallDirection.INBOUND, Call.oddities.contains([NO_DIRECTION])),
     )
 
 
-def is_outgoing(call: Call) -> bool:
+def may_be_outgoing(call: Call) -> bool:
     """Return whether a call is outgoing, or may be because its direction is unknown."""
     return call.direction == CallDirection.OUTBOUND or NO_DIRECTION in call.oddities

@@ -19,7 +19,7 @@ from db.locks import lock_call
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.billing import is_cost_settled
-from domain.calls.double_charges import is_outgoing
+from domain.calls.double_charges import may_be_outgoing
 from domain.calls.ending import alert_not_ended, decide_ending
 from domain.calls.rows import (
     TALKING,
@@ -124,7 +124,7 @@ def _copy_better_rate(adopted: Call, reservation: Call) -> None:
     It fits better if the adopted call has no rate, or if only the reservation names the called
     number. An inbound or web call keeps the rate of its own direction.
     """
-    if not is_outgoing(adopted):
+    if not may_be_outgoing(adopted):
         return
     if has_rate(adopted) and (adopted.their_party or reservation.their_party is None):
         return

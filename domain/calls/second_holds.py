@@ -45,7 +45,7 @@ _COPIED_COLUMNS = (
 )
 
 
-def hold_again(session: Session, call: Call, facts: CallFacts, now: datetime) -> Call:
+def reserve_second_hold(session: Session, call: Call, facts: CallFacts, now: datetime) -> Call:
     """Reserve again for a closed call in progress; return the row that continues it.
 
     This applies to a call that was closed without a price. If the ledger refuses the hold, the call

@@ -25,7 +25,7 @@ from domain.calls.pairing import find_reported
 from domain.calls.permission import find_permitted, take_over
 from domain.calls.rating import rate_by_number
 from domain.calls.rows import TALKING, mark_anomaly, note, stage_for
-from domain.calls.second_holds import hold_again
+from domain.calls.second_holds import reserve_second_hold
 from domain.calls.settlement import settle_from_provider
 from domain.calls.withholding import end_withholding
 from domain.jobs.types import END_CALL, REFRESH_CALL
@@ -65,7 +65,7 @@ def apply_report(
         return False
     take_over(session, call, report.facts, now)
     if not report.final:
-        call = hold_again(session, call, report.facts, now)
+        call = reserve_second_hold(session, call, report.facts, now)
     _apply_facts(
         session, call, report.facts, received_at=received_at, talking_ms=report.talking_ms, now=now
     )
@@ -117,7 +117,7 @@ def apply_refresh(
     if call is None or call.status == CallStatus.REFUSED:
         return
     was_settled = call.settled_at is not None
-    call = hold_again(session, call, facts, now)
+    call = reserve_second_hold(session, call, facts, now)
     _apply_facts(session, call, facts, received_at=now, talking_ms=talking_ms, now=now)
     rate_by_number(session, call, facts, now)
     if facts.status is CallStatus.ENDED:

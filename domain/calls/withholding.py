@@ -27,7 +27,7 @@ from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import alert_unsettled
 from domain.calls.billing import in_state, is_cost_settled
-from domain.calls.double_charges import CLOCKS_DIFFER, is_outgoing
+from domain.calls.double_charges import CLOCKS_DIFFER, may_be_outgoing
 from domain.calls.rows import mark_anomaly, merged_ids, note, stage_for
 from domain.jobs.types import REFRESH_CALL
 
@@ -103,7 +103,7 @@ def withhold(session: Session, call: Call, duration_ms: int, now: datetime) -> W
         return Withheld(
             "the call's number or assistant belongs to other organizations; see call_foreign"
         )
-    if call.origin != CallOrigin.ADOPTED or not is_outgoing(call) or merged_ids(session, call):
+    if call.origin != CallOrigin.ADOPTED or not may_be_outgoing(call) or merged_ids(session, call):
         call.withheld_for = None
         return Withheld()
     call.duration_ms = duration_ms

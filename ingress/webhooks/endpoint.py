@@ -14,7 +14,7 @@ from base.ids import new_id
 from base.log import bound, get_logger
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable
 from base.problems.requests import UNVERIFIED_WEBHOOK
-from db.inbox.batcher import InboxBatcher, InboxUnavailable, Received, Verdict
+from db.inbox.batcher import InboxBatcher, InboxUnavailable, Verdict, VerifiedEvent
 from db.inbox.refusals import RefusalLog
 from ingress.http.delivery import Delivery
 from ingress.http.responses import HttpRefusal, accept, problem_response
@@ -39,7 +39,7 @@ class ImmediateResponse(NamedTuple):
 
 
 #: Verifies a delivery and returns the event to store, or the response to send at once.
-Verify = Callable[[Delivery, str], Awaitable[Received | ImmediateResponse]]
+Verify = Callable[[Delivery, str], Awaitable[VerifiedEvent | ImmediateResponse]]
 
 
 class WebhookEndpoint:
@@ -55,7 +55,7 @@ class WebhookEndpoint:
         inbox: InboxBatcher,
         refusals: RefusalLog,
         *,
-        alert_forged: Callable[[Received], None] | None = None,
+        alert_forged: Callable[[VerifiedEvent], None] | None = None,
     ) -> None:
         self._source = source
         self._verify = verify

@@ -7,7 +7,7 @@ from anyio import CapacityLimiter, to_thread
 from base.clock import utc_now
 from base.enums import Provider
 from base.log import bound
-from db.inbox.batcher import Received
+from db.inbox.batcher import VerifiedEvent
 from ingress.http.body import read_body
 from ingress.http.delivery import Delivery
 from providers.paypal.events import queue_of
@@ -26,7 +26,7 @@ class PayPalProof:
         self._verifier = verifier
         self._limiter = CapacityLimiter(_WAITING_THREADS_MAX)
 
-    async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
+    async def __call__(self, delivery: Delivery, correlation_id: str) -> VerifiedEvent:
         body = await read_body(delivery, media_type="application/json", bytes_max=self._bytes_max)
         transmission, now = transmission_of(delivery.headers), utc_now()
         if self._verifier.needs_request(transmission):
@@ -37,7 +37,7 @@ class PayPalProof:
                 )
         else:
             webhook = self._verifier.verify(transmission, body, now=now)
-        return Received(
+        return VerifiedEvent(
             source=Provider.PAYPAL,
             external_id=webhook.external_id,
             transmission_id=webhook.transmission_id,

@@ -12,7 +12,7 @@ from base.enums import Provider
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from base.settings import Settings
 from db.engine import Database
-from db.inbox.batcher import InboxUnavailable, Received
+from db.inbox.batcher import InboxUnavailable, VerifiedEvent
 from db.models import Brand
 from ingress.http.body import read_body
 from ingress.http.delivery import Delivery
@@ -57,7 +57,7 @@ class TwilioProof:
         self._fetches = Semaphore(_FETCH_THREADS_MAX)
         self._threads = CapacityLimiter(_FETCH_THREADS_MAX)
 
-    async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
+    async def __call__(self, delivery: Delivery, correlation_id: str) -> VerifiedEvent:
         body = await read_body(
             delivery,
             media_type="application/x-www-form-urlencoded",
@@ -72,7 +72,7 @@ class TwilioProof:
             tokens = (await self._fetch(lambda: self._token_of(sid)),)
         params = await self._verify_with_tokens(delivery, body, sid, tokens)
         event_type = events.event_type_of(params)
-        return Received(
+        return VerifiedEvent(
             source=Provider.TWILIO,
             external_id=webhook.external_id_of(params),
             transmission_id=None,

@@ -15,7 +15,7 @@ from base.enums import Provider
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from base.problems.requests import BODY_TOO_LARGE
-from db.inbox.batcher import Received
+from db.inbox.batcher import VerifiedEvent
 from ingress.calls.responses import CallAnswers
 from ingress.http.body import LargeBodies, read_body
 from ingress.http.delivery import Delivery
@@ -53,7 +53,7 @@ class VapiProof:
 
     async def __call__(
         self, delivery: Delivery, correlation_id: str
-    ) -> Received | ImmediateResponse:
+    ) -> VerifiedEvent | ImmediateResponse:
         began = time.monotonic()
         sender_is_verified = self._verifier.verify_sender(delivery.headers, now=utc_now())
         async with self._large.place(delivery) as is_large:
@@ -74,7 +74,7 @@ class VapiProof:
             return ImmediateResponse(await self._answers.answer(message, began))
         if messages.is_ignored(message.type):
             return ImmediateResponse(_NOTHING_KEPT)
-        return Received(
+        return VerifiedEvent(
             source=Provider.VAPI,
             external_id=external_id,
             transmission_id=None,

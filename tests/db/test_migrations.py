@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 
 from base.settings import SettingsError
 from db.address import driver_url, sqlalchemy_url
-from db.logins import check_serving_login, may_own, set_password
+from db.logins import check_serving_login, is_owner_login, set_password
 from db.migrate import migrate, revisions
 from db.models import Base
 from db.models import calls as call_models  # noqa: F401  # its tables join the others'
@@ -109,8 +109,8 @@ def test_wrong_model_is_found(shared_urls):
 
 def test_serving_login_is_accepted(shared_urls):
     check_serving_login(shared_urls.app_url)
-    assert may_own(shared_urls.owner_url)
-    assert not may_own(shared_urls.app_url)
+    assert is_owner_login(shared_urls.owner_url)
+    assert not is_owner_login(shared_urls.app_url)
 
 
 def refusal(url):

@@ -13,7 +13,7 @@ import pytest
 
 from base.enums import Queue
 from db.address import driver_url
-from db.inbox.batcher import InboxBatcher, InboxUnavailable, Received, Verdict
+from db.inbox.batcher import InboxBatcher, InboxUnavailable, Verdict, VerifiedEvent
 from db.models import InboxEvent, Job
 from tests.db.support import scalar
 
@@ -29,7 +29,7 @@ def database(emptied):
 
 
 def event(external_id, *, transmission=None, body=b"{}", queue=Queue.SAFETY, **more):
-    return Received(
+    return VerifiedEvent(
         source=more.get("source", "paypal"),
         external_id=external_id,
         transmission_id=transmission,
