@@ -18,7 +18,7 @@ class Unit(NamedTuple):
     step: int = 1
 
 
-_WHOLE = Unit(0)
+_WHOLE_UNITS = Unit(0)
 #: The API uses two decimals, which must be 00, to stay compatible with old integrations.
 _HUNDREDTHS_OF_WHOLE = Unit(2, 100)
 #: The API uses three decimals. The last one must be 0, because card networks use only two.
@@ -32,29 +32,29 @@ _THOUSANDTHS_BY_TEN = Unit(3, 10)
 #: support.stripe.com/questions/deprecation-of-fractional-isk-charges-and-refunds.
 UNITS: dict[str, Unit] = {
     "BHD": _THOUSANDTHS_BY_TEN,
-    "BIF": _WHOLE,
-    "CLP": _WHOLE,
-    "DJF": _WHOLE,
-    "GNF": _WHOLE,
+    "BIF": _WHOLE_UNITS,
+    "CLP": _WHOLE_UNITS,
+    "DJF": _WHOLE_UNITS,
+    "GNF": _WHOLE_UNITS,
     "HUF": Unit(2),
     "ISK": _HUNDREDTHS_OF_WHOLE,
     "JOD": _THOUSANDTHS_BY_TEN,
-    "JPY": _WHOLE,
-    "KMF": _WHOLE,
-    "KRW": _WHOLE,
+    "JPY": _WHOLE_UNITS,
+    "KMF": _WHOLE_UNITS,
+    "KRW": _WHOLE_UNITS,
     "KWD": _THOUSANDTHS_BY_TEN,
-    "MGA": _WHOLE,
+    "MGA": _WHOLE_UNITS,
     "OMR": _THOUSANDTHS_BY_TEN,
-    "PYG": _WHOLE,
-    "RWF": _WHOLE,
+    "PYG": _WHOLE_UNITS,
+    "RWF": _WHOLE_UNITS,
     "TND": _THOUSANDTHS_BY_TEN,
     "TWD": Unit(2),
     "UGX": _HUNDREDTHS_OF_WHOLE,
-    "VND": _WHOLE,
-    "VUV": _WHOLE,
-    "XAF": _WHOLE,
-    "XOF": _WHOLE,
-    "XPF": _WHOLE,
+    "VND": _WHOLE_UNITS,
+    "VUV": _WHOLE_UNITS,
+    "XAF": _WHOLE_UNITS,
+    "XOF": _WHOLE_UNITS,
+    "XPF": _WHOLE_UNITS,
 }
 
 

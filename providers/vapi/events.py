@@ -84,7 +84,9 @@ _TYPE_LENGTH_MAX = 100
 #: Characters of the longest event name, and of the digest that replaces the end of a longer one.
 _EXTERNAL_ID_LENGTH_MAX = 200
 _DIGEST_LENGTH = 32
+#: Characters of the longest status or reason that is read into a name.
 _PART_LENGTH_MAX = 200
+#: A larger timestamp is invalid. In milliseconds, it would be after the year 5138.
 _MILLISECONDS_MAX = 10**14
 
 

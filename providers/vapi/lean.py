@@ -30,27 +30,27 @@ def _plain_values(names: str) -> dict[str, _Tree | None]:
     return dict.fromkeys(names.split())
 
 
-_PARTY = _plain_values("id number twilioAccountSid")
-_SPAN = _plain_values("status startedAt endedAt endedReason durationSeconds cost")
-_METADATA: _Tree = {_OUR_PREFIX: None}
-_CALL: _Tree = {
-    **_SPAN,
+_PARTY_MEMBERS = _plain_values("id number twilioAccountSid")
+_PROGRESS_MEMBERS = _plain_values("status startedAt endedAt endedReason durationSeconds cost")
+_METADATA_MEMBERS: _Tree = {_OUR_PREFIX: None}
+_CALL_MEMBERS: _Tree = {
+    **_PROGRESS_MEMBERS,
     **_plain_values("id type assistantId phoneNumberId phoneCallProviderId campaignId"),
-    "phoneNumber": _PARTY,
-    "customer": _PARTY,
-    "assistantOverrides": {"metadata": _METADATA},
+    "phoneNumber": _PARTY_MEMBERS,
+    "customer": _PARTY_MEMBERS,
+    "assistantOverrides": {"metadata": _METADATA_MEMBERS},
     "monitor": _plain_values("controlUrl"),
 }
-_MESSAGE: _Tree = {
-    **_SPAN,
+_MESSAGE_MEMBERS: _Tree = {
+    **_PROGRESS_MEMBERS,
     **_plain_values("type timestamp assistantId phoneNumberId campaignId"),
-    "call": _CALL,
-    "phoneNumber": _PARTY,
-    "customer": _PARTY,
-    "contact": _PARTY,
+    "call": _CALL_MEMBERS,
+    "phoneNumber": _PARTY_MEMBERS,
+    "customer": _PARTY_MEMBERS,
+    "contact": _PARTY_MEMBERS,
     "campaign": _plain_values("id assistantId phoneNumberId"),
 }
-_ENVELOPE: _Tree = {"message": _MESSAGE}
+_ENVELOPE_MEMBERS: _Tree = {"message": _MESSAGE_MEMBERS}
 
 
 def read_message(body: bytes) -> dict[str, Any]:
@@ -58,12 +58,12 @@ def read_message(body: bytes) -> dict[str, Any]:
 
     Raises: ValueError, as fields.read_object.
     """
-    return _reduce(read_with(_LEAN_DECODER, body), _ENVELOPE)
+    return _reduce(read_with(_LEAN_DECODER, body), _ENVELOPE_MEMBERS)
 
 
 def read_call(body: bytes) -> dict[str, Any]:
     """Read a call object, reduced to what the rules read. Raises: as read_message."""
-    return _reduce(read_with(_LEAN_DECODER, body), _CALL)
+    return _reduce(read_with(_LEAN_DECODER, body), _CALL_MEMBERS)
 
 
 def write(value: object) -> bytes:
@@ -72,7 +72,7 @@ def write(value: object) -> bytes:
 
 
 def _reduce(members: Mapping[str, Any], tree: _Tree) -> dict[str, Any]:
-    if tree is _METADATA:
+    if tree is _METADATA_MEMBERS:
         our_names = [name for name in members if name.startswith(_OUR_PREFIX)][:_OUR_MEMBERS_MAX]
         return {name: _reduce_value(members[name], None) for name in our_names}
     return {name: _reduce_value(members[name], tree[name]) for name in tree if name in members}
@@ -81,7 +81,7 @@ def _reduce(members: Mapping[str, Any], tree: _Tree) -> dict[str, Any]:
 def _reduce_value(value: Any, tree: _Tree | None) -> Any:
     if isinstance(value, dict):
         return _reduce(value, tree or {})
-    # No rule reads a list. An empty list replaces it, so that its type is still the wrong one.
+    # No rule reads a list. An empty list replaces the list, so that its type is still invalid.
     return [] if isinstance(value, list) else value
 
 
@@ -92,7 +92,7 @@ def _names_in(tree: _Tree) -> set[str]:
     return names
 
 
-_NAMES = frozenset(_names_in(_ENVELOPE))
+_NEEDED_NAMES = frozenset(_names_in(_ENVELOPE_MEMBERS))
 
 
 def _drop_unneeded(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _drop_unneeded(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {
         name: value[:_TEXT_LENGTH_MAX] if isinstance(value, str) else value
         for name, value in members.items()
-        if name in _NAMES or name.startswith(_OUR_PREFIX)
+        if name in _NEEDED_NAMES or name.startswith(_OUR_PREFIX)
     }
 
 

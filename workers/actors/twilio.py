@@ -106,7 +106,7 @@ def _converge(run: Run, lease: SubaccountLease) -> float:
     """
     for _ in range(_ROUNDS_MAX):
         read_began = time.monotonic()
-        facts, sent = run.providers.twilio.get_subaccount(lease.sid), False
+        facts, is_sent = run.providers.twilio.get_subaccount(lease.sid), False
         is_suspending = lease.desired is TwilioStatus.SUSPENDED
         if facts.status in twilio_state.CHANGEABLE_STATES and facts.status != lease.desired:
             run.transaction(_prior_state_recorder(run, lease, facts.status))
@@ -115,10 +115,10 @@ def _converge(run: Run, lease: SubaccountLease) -> float:
             # After half of the lease, the request might arrive while the next worker has the lease.
             run.check_lease()
             run.providers.twilio.set_subaccount_status(lease.sid, lease.desired)
-            sent = True
+            is_sent = True
             read_began = time.monotonic()
             facts = run.providers.twilio.get_subaccount(lease.sid)
-        new_lease = run.transaction(_state_recorder(run, lease, facts, sent=sent))
+        new_lease = run.transaction(_state_recorder(run, lease, facts, sent=is_sent))
         if is_suspending and new_lease is None and facts.status is TwilioStatus.SUSPENDED:
             # Calls may have begun between the first ending of calls and the suspension.
             _complete_calls(run, lease.sid)
