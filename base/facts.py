@@ -129,8 +129,8 @@ class CallReport:
 
 
 @dataclass(frozen=True)
-class CallAsk:
-    """An incoming call that waits for admission.
+class AdmissionRequest:
+    """Vapi's question whether an incoming call may be accepted.
 
     The answer names the assistant that takes the call, and the longest duration.
     """
@@ -150,8 +150,8 @@ class CallAsk:
 
 
 @dataclass(frozen=True)
-class PredialAsk:
-    """The question of a campaign at Vapi whether it may dial a contact."""
+class PermissionRequest:
+    """Vapi's question whether a campaign may dial a contact."""
 
     campaign_id: str
     contact_id: str

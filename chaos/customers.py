@@ -99,20 +99,20 @@ def pay(system: System, customer: Customer, dollars: str) -> None:
 
 
 def _subscribe(system: System, customers: list[Customer]) -> None:
-    for one in customers:
+    for customer in customers:
         subscription = system.control(
             "POST",
             "/paypal/subscriptions",
-            {"organization_id": one.organization_id, "deliver": False},
+            {"organization_id": customer.organization_id, "deliver": False},
         )
-        one.subscription_id = subscription["id"]
+        customer.subscription_id = subscription["id"]
         system.do(
-            lambda session, _, one=one: stage(  # type: ignore[misc]
+            lambda session, _, customer=customer: stage(  # type: ignore[misc]
                 session,
                 REFRESH_SUBSCRIPTION,
                 None,
                 provider="paypal",
-                external_id=one.subscription_id,
+                external_id=customer.subscription_id,
             )
         )
 

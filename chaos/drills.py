@@ -98,10 +98,10 @@ def _list_unfrozen(system: System) -> list[Customer]:
 
     If the database does not answer, the list is empty.
     """
-    frozen = _read_frozen(system, [one.organization_id for one in system.drilled])
+    frozen = _read_frozen(system, [customer.organization_id for customer in system.drilled])
     if frozen is None:
         return []
-    return [one for one in system.drilled if one.organization_id not in frozen]
+    return [customer for customer in system.drilled if customer.organization_id not in frozen]
 
 
 def _read_frozen(system: System, organization_ids: list[str]) -> set[str] | None:
@@ -158,7 +158,7 @@ def _wait_until_frozen(
 ) -> tuple[list[Problem], list[float]]:
     """Return the wallets not frozen in time, and the seconds that the others took."""
     seconds: list[float] = []
-    waiting = {one.customer.organization_id: one for one in closings}
+    waiting = {closing.customer.organization_id: closing for closing in closings}
     end = time.monotonic() + within_seconds
     while waiting and time.monotonic() < end:
         for organization_id in _read_frozen(system, list(waiting)) or ():
@@ -167,11 +167,11 @@ def _wait_until_frozen(
     late = [
         Problem(
             "lost",
-            f"closing event {one.event_id} of {organization_id}: not frozen"
+            f"closing event {closing.event_id} of {organization_id}: not frozen"
             f" within {within_seconds:g} s ({text})",
             (organization_id,),
         )
-        for organization_id, one in waiting.items()
+        for organization_id, closing in waiting.items()
     ]
     return late, seconds
 
@@ -214,7 +214,7 @@ def safety_worker_stopped(system: System, chance: Random) -> Iterator[str]:
     """Stop one safety worker, together with the jobs it has already fetched."""
     running = _running_safety_workers(system)
     pid = system.supervisor.pid(chance.choice(running)) if len(running) > 1 else None
-    name = next((one for one in running if system.supervisor.pid(one) == pid), "")
+    name = next((worker for worker in running if system.supervisor.pid(worker) == pid), "")
     if name:
         system.supervisor.kill(name, signal.SIGSTOP)
     try:

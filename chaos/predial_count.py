@@ -35,8 +35,8 @@ class _Permitted:
 def predial(facts: Facts) -> Iterator[Problem]:
     """Compare, at each permission, all permitted contacts with the balance."""
     by_organization: dict[str, list[_Permitted]] = {}
-    for organization_id, one in _list_permitted(facts):
-        by_organization.setdefault(organization_id, []).append(one)
+    for organization_id, contact in _list_permitted(facts):
+        by_organization.setdefault(organization_id, []).append(contact)
     for organization_id, contacts in by_organization.items():
         paid = sum(
             int(Decimal(capture["amount"]["value"]) * 1_000_000)
@@ -44,8 +44,10 @@ def predial(facts: Facts) -> Iterator[Problem]:
             if capture["custom_id"] == organization_id
         )
         for newest in contacts:
-            held = sum(one.since <= newest.since < one.until for one in contacts)
-            charged = sum(one.charged_micros for one in contacts if one.until <= newest.since)
+            held = sum(contact.since <= newest.since < contact.until for contact in contacts)
+            charged = sum(
+                contact.charged_micros for contact in contacts if contact.until <= newest.since
+            )
             if held * HOLD_MICROS + charged > paid:
                 text = (
                     f"campaign of {organization_id}: {held} contacts were permitted when"

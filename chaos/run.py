@@ -98,8 +98,8 @@ def _start_traffic(system: System, options: RunOptions, customers: list[Customer
             "holds": traffic_has_holds(options.sabotage),
             "journal": str(system.journal),
             "clients": [
-                _client(one, hot=number < _HOT_CUSTOMERS)
-                for number, one in enumerate(customers[:_CUSTOMERS])
+                _client(customer, hot=number < _HOT_CUSTOMERS)
+                for number, customer in enumerate(customers[:_CUSTOMERS])
             ],
             "overlong": _client(overlong),
             "campaigner": _client(campaigner),
@@ -141,7 +141,7 @@ def _run_faults(system: System, traffic: Child, report: Report, options: RunOpti
     for number in range(1, int(options.seconds / _PROGRESS_SECONDS) + 1):
         report_progress = partial(_report_progress, system, traffic, report)
         agenda.append((number * _PROGRESS_SECONDS, report_progress))
-    for at_seconds, action in sorted(agenda, key=lambda one: one[0]):
+    for at_seconds, action in sorted(agenda, key=lambda entry: entry[0]):
         time.sleep(max(0.0, began + at_seconds - time.monotonic()))
         action()
     endings.close()

@@ -49,8 +49,8 @@ class Debit(NamedTuple):
 Answer = tuple[str, bool, int | None, int | None, int | None, int | None, int | None]
 
 
-class CombinedCall:
-    """A connection for batches, opened on first use and again after a loss.
+class BatchConnection:
+    """The connection that sends batches, opened on first use and again after a loss.
 
     `after_commit` receives the jobs that a batch staged. It must not raise. If the server does not
     respond within `longest_seconds`, the connection counts as lost.

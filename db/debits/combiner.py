@@ -21,7 +21,7 @@ from psycopg import errors
 from base.log import get_logger
 from base.outcomes import OutcomeUnknown
 from db.busy import DatabaseBusy, transient_error
-from db.debits.batch import Answer, CombinedCall, Debit
+from db.debits.batch import Answer, BatchConnection, Debit
 from db.jobs.staging import Staged
 
 __all__ = ["Answer", "Combiner", "Debit"]
@@ -73,7 +73,7 @@ class Combiner:
         after_commit: Callable[[list[Staged]], None] = lambda _staged: None,
         longest_seconds: float = _SILENCE_SECONDS_MAX,
     ) -> None:
-        self._call = CombinedCall(database_url, after_commit, longest_seconds)
+        self._batch_connection = BatchConnection(database_url, after_commit, longest_seconds)
         self._waiting: deque[_WaitingCaller] = deque()
         self._locks = threading.local()
         # The thread sleeps on `_wake_lock`. `_wake_count` is the number of waiting callers at which
@@ -203,7 +203,7 @@ class Combiner:
         finally:
             try:
                 self._wake_all()
-                self._call.disconnect()
+                self._batch_connection.disconnect()
             finally:
                 # The flag is set before the last debits are answered. A debit that is appended
                 # after the flag starts a new thread.
@@ -222,15 +222,15 @@ class Combiner:
         seen = set()
         held_back = []
         while self._waiting and len(batch) < _BATCH_MAX:
-            one = self._waiting.popleft()
-            name = (one.debit.organization_id, one.debit.key)
+            caller = self._waiting.popleft()
+            name = (caller.debit.organization_id, caller.debit.key)
             if name in seen:
                 # A second debit with the same key waits for the next batch, where it reads the
                 # result that the first one's commit wrote.
-                held_back.append(one)
+                held_back.append(caller)
             else:
                 seen.add(name)
-                batch.append(one)
+                batch.append(caller)
         self._waiting.extendleft(reversed(held_back))
         return batch
 
@@ -244,12 +244,12 @@ class Combiner:
 
     def _send_and_answer(self, batch: list[_WaitingCaller]) -> None:
         try:
-            answers = self._call.debit_many([one.debit for one in batch])
+            answers = self._batch_connection.debit_many([caller.debit for caller in batch])
         except (DatabaseBusy, OutcomeUnknown) as error:
             _fail_all(batch, error)
         except errors.LockNotAvailable as error:
             # One wallet is locked by another transaction. The other wallets need not wait for it.
-            if not self._answer_in_groups(batch, lambda one: one.debit.organization_id):
+            if not self._answer_in_groups(batch, lambda caller: caller.debit.organization_id):
                 _fail_all(batch, transient_error(error) or error)
         except psycopg.OperationalError as error:
             _fail_all(batch, transient_error(error) or error)
@@ -275,22 +275,22 @@ class Combiner:
         # All callers share one iterator, so that each is woken exactly once. It is set before the
         # answers, so that every caller is woken even if the thread dies here.
         self._callers_to_wake = iter(batch)
-        for one, answer in zip(batch, answers, strict=True):
-            one.answer, one.next_to_wake = answer, self._callers_to_wake
+        for caller, answer in zip(batch, answers, strict=True):
+            caller.answer, caller.next_to_wake = answer, self._callers_to_wake
         _wake_next(self._callers_to_wake)
 
     def _wake_all(self) -> None:
         # A caller that gave up before its turn has not woken the next one.
-        for one in self._callers_to_wake:
-            one.lock.release()
+        for caller in self._callers_to_wake:
+            caller.lock.release()
 
     def _answer_in_groups(
         self, batch: list[_WaitingCaller], group_of: Callable[[_WaitingCaller], Any]
     ) -> bool:
         """Send each group in a separate call; return False if there is only one group."""
         groups: dict[Any, list[_WaitingCaller]] = {}
-        for one in batch:
-            groups.setdefault(group_of(one), []).append(one)
+        for caller in batch:
+            groups.setdefault(group_of(caller), []).append(caller)
         if len(groups) == 1:
             return False
         log.warning("combined_debits_split", size=len(batch), groups=len(groups))
@@ -299,14 +299,14 @@ class Combiner:
         return True
 
 
-def _wake_next(asleep: Iterator[_WaitingCaller]) -> None:
-    for one in asleep:
-        one.lock.release()
+def _wake_next(callers: Iterator[_WaitingCaller]) -> None:
+    for caller in callers:
+        caller.lock.release()
         return
 
 
 def _fail_all(batch: Sequence[_WaitingCaller], error: BaseException) -> None:
-    for one in batch:
+    for caller in batch:
         # Each caller gets its own exception. A shared one would collect the tracebacks of all the
         # threads that raise it.
-        one.resolve(error if len(batch) == 1 else type(error)(*error.args))
+        caller.resolve(error if len(batch) == 1 else type(error)(*error.args))

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.enums import CallOrigin, CallStatus, HoldStatus
-from base.facts import CallAsk, CallFacts
+from base.facts import AdmissionRequest, CallFacts
 from base.ids import new_id
 from base.masking import last_digits
 from base.problems.calls import (
@@ -67,7 +67,7 @@ class _NotAdmitted(Exception):
         self.call_id = call_id
 
 
-def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
+def admit(session: Session, ask: AdmissionRequest, now: datetime) -> Admission:
     """Admit a call with its first hold, or refuse it and record the reason.
 
     The maximum duration is what the available money pays for, within the organization's terms. It
@@ -185,7 +185,7 @@ def _max_duration_seconds(session: Session, call: Call, wallet: Wallet, terms: T
 def _admit_new_call(
     session: Session,
     call: Call,
-    ask: CallAsk,
+    ask: AdmissionRequest,
     entry_point: EntryPoint,
     wallet: Wallet,
     *,
@@ -226,7 +226,9 @@ def _admit_new_call(
     call.refusal = None
 
 
-def _drop_foreign_reservation(session: Session, ask: CallAsk, owner: str, now: datetime) -> None:
+def _drop_foreign_reservation(
+    session: Session, ask: AdmissionRequest, owner: str, now: datetime
+) -> None:
     """Release a reservation that another organization made for this call.
 
     The call uses a number or an assistant of `owner`, so `owner` pays for it.

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from base.enums import CallDirection, CallOrigin
-from base.facts import CallFacts, PredialAsk
+from base.facts import CallFacts, PermissionRequest
 from base.ids import new_id
 from base.masking import last_digits
 from base.problems.calls import CALL_SETTLED, NO_CONTACT, NO_RATE, UNKNOWN_ENTRY_POINT
@@ -51,7 +51,7 @@ class Permission:
 
 def permit(
     session: Session,
-    ask: PredialAsk,
+    ask: PermissionRequest,
     now: datetime,
     *,
     permission_seconds: float = PERMISSION_SECONDS,
@@ -146,7 +146,7 @@ def take_over(session: Session, call: Call, facts: CallFacts, now: datetime) -> 
         stage_for(session, END_CALL, [call])
 
 
-def _open_permission(session: Session, organization_id: str, ask: PredialAsk) -> Call | None:
+def _open_permission(session: Session, organization_id: str, ask: PermissionRequest) -> Call | None:
     return session.scalars(
         select(Call)
         .where(
@@ -163,7 +163,7 @@ def _open_permission(session: Session, organization_id: str, ask: PredialAsk) ->
 
 def _hold(
     session: Session,
-    ask: PredialAsk,
+    ask: PermissionRequest,
     entry_point: EntryPoint,
     wallet: Wallet,
     *,

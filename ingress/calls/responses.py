@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from base.facts import CallAsk, PredialAsk
+from base.facts import AdmissionRequest, PermissionRequest
 from base.ids import new_id
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
@@ -72,7 +72,7 @@ class CallAnswers:
             return await self._predial(predial_of(message), began + self._urgent.answer_seconds)
         return answer_other(message.type)
 
-    async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:
+    async def _admit(self, ask: AdmissionRequest, until: float) -> dict[str, Any]:
         # The snapshot is read once, because the undo and the answer without the database must use
         # the same terms.
         entry_point = self._snapshot.entry_point_of(ask)
@@ -97,7 +97,7 @@ class CallAnswers:
         return answer_admitted(decision.assistant_id, decision.max_duration_seconds, metadata)
 
     def _answer_without_database(
-        self, ask: CallAsk, entry_point: KnownEntryPoint | None, error: Exception
+        self, ask: AdmissionRequest, entry_point: KnownEntryPoint | None, error: Exception
     ) -> dict[str, Any]:
         log.error(
             "call_decided_without_database",
@@ -121,7 +121,7 @@ class CallAnswers:
             str(entry_point.assistant_id), int(entry_point.fail_open_seconds or 0), metadata
         )
 
-    async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
+    async def _predial(self, ask: PermissionRequest, until: float) -> dict[str, Any]:
         try:
             decision = await self._urgent.run(
                 lambda session, now: permission.permit(
@@ -140,7 +140,7 @@ class CallAnswers:
             return answer_predial(False)
 
 
-def _admission_work(ask: CallAsk) -> Callable[[Session, datetime], Admission]:
+def _admission_work(ask: AdmissionRequest) -> Callable[[Session, datetime], Admission]:
     return lambda session, now: admission.admit(session, ask, now)
 
 

@@ -14,7 +14,7 @@ from anyio import to_thread
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from base.facts import CallAsk
+from base.facts import AdmissionRequest
 from base.log import get_logger
 from db.engine import Database
 from db.models.calls import CallTerms, EntryPoint
@@ -63,7 +63,7 @@ class Snapshot:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def entry_point_of(self, ask: CallAsk) -> KnownEntryPoint | None:
+    def entry_point_of(self, ask: AdmissionRequest) -> KnownEntryPoint | None:
         """Find the entry point of a call in the last copy.
 
         None if none is known, or if the call's numbers and assistant lead to several organizations.

@@ -16,10 +16,10 @@ from typing import Any
 from base.enums import CallDirection, Queue
 from base.facts import (
     CALL_DURATION_MS_MAX,
-    CallAsk,
+    AdmissionRequest,
     CallReport,
     OtherReport,
-    PredialAsk,
+    PermissionRequest,
     Report,
 )
 from base.masking import last_digits
@@ -189,7 +189,7 @@ def report_of(message: VapiMessage) -> Report:
     )
 
 
-def call_ask_of(message: VapiMessage) -> CallAsk:
+def call_ask_of(message: VapiMessage) -> AdmissionRequest:
     """Read an assistant-request.
 
     Raises: MalformedWebhook if it names no call.
@@ -201,7 +201,7 @@ def call_ask_of(message: VapiMessage) -> CallAsk:
         raise MalformedWebhook("it names no call")
     number = object_in(content.get("phoneNumber")) or object_in(call.get("phoneNumber"))
     customer = object_in(content.get("customer")) or object_in(call.get("customer"))
-    return CallAsk(
+    return AdmissionRequest(
         external_id=call_id,
         direction=direction_of(call) or CallDirection.INBOUND,
         assistant_id=text_of(call.get("assistantId"), ID_LENGTH_MAX),
@@ -214,7 +214,7 @@ def call_ask_of(message: VapiMessage) -> CallAsk:
     )
 
 
-def predial_of(message: VapiMessage) -> PredialAsk:
+def predial_of(message: VapiMessage) -> PermissionRequest:
     """Read a campaign's request for permission to dial a contact.
 
     Raises: MalformedWebhook if it names no campaign.
@@ -227,7 +227,7 @@ def predial_of(message: VapiMessage) -> PredialAsk:
         raise MalformedWebhook("it names no campaign")
     assistant = content.get("assistantId") or campaign.get("assistantId")
     number = content.get("phoneNumberId") or campaign.get("phoneNumberId")
-    return PredialAsk(
+    return PermissionRequest(
         campaign_id=campaign_id,
         contact_id=text_of(contact.get("id"), ID_LENGTH_MAX) or "",
         assistant_id=text_of(assistant, ID_LENGTH_MAX),

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from base.enums import CallDirection
-from base.facts import CallAsk
+from base.facts import AdmissionRequest
 from db.address import driver_url
 from db.engine import clock
 from domain.calls import admission, reservations
@@ -297,7 +297,7 @@ def test_refused_call_is_listed_and_shown_with_its_reason(org, run, database):
         "--why",
         "x",
     )
-    ask = CallAsk("v-1", CallDirection.INBOUND, None, "n1", None, "…0006", None, None)
+    ask = AdmissionRequest("v-1", CallDirection.INBOUND, None, "n1", None, "…0006", None, None)
     made = database.run(lambda session: admission.admit(session, ask, clock(session)))
     assert made.refusal is not None
     # Then its call is listed beside the live calls, and shown with the reason

@@ -10,7 +10,7 @@ import pytest
 from typer.core import TyperGroup
 
 from base.enums import CallDirection
-from base.facts import CallAsk
+from base.facts import AdmissionRequest
 from cli.main import COMMANDS
 from db.engine import clock
 from domain.calls import admission, reservations
@@ -175,7 +175,7 @@ def scene(run, database, redis_client, organization_id, sandbox, tmp_path, monke
     )
     made("wallet", "freeze", organization_id, "--why", "x")
     made("call", "entry-point", "add", organization_id, "phone_number", "n1", "--why", "x")
-    ask = CallAsk("v-1", CallDirection.INBOUND, None, "n1", None, "…0006", None, None)
+    ask = AdmissionRequest("v-1", CallDirection.INBOUND, None, "n1", None, "…0006", None, None)
     database.run(lambda session: admission.admit(session, ask, clock(session)))
     alerts = json.loads(made("alert", "list", "--json"))
     return {

@@ -189,7 +189,7 @@ def test_combiner_leaves_a_read_only_server_and_debits_on_a_new_connection(
     # give the changed connection to others
     combiner = Combiner(derive_app_url(shared_urls.owner_url, PASSWORD))
     assert combiner.debit(ask(org, "first"))[0] == "OK"
-    combiner._call._connection.execute("SET default_transaction_read_only = on")
+    combiner._batch_connection._connection.execute("SET default_transaction_read_only = on")
     with pytest.raises(DatabaseBusy):
         combiner.debit(ask(org, "second"))
     # When the caller repeats, Then the debit succeeds

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from base.enums import CallDirection, CallStatus, EndCause, FreezeReason
-from base.facts import CallAsk, CallFacts, CallReport
+from base.facts import AdmissionRequest, CallFacts, CallReport
 from base.operators import Operator
 from db.engine import Database
 from db.models import Alert, CallHold
@@ -109,7 +109,7 @@ class CallCustomer:
 
     # Calls
 
-    def ask(self, **changes: Any) -> CallAsk:
+    def ask(self, **changes: Any) -> AdmissionRequest:
         """Build the admission request of an incoming call."""
         given = {
             "external_id": str(uuid.uuid4()),
@@ -121,7 +121,7 @@ class CallCustomer:
             "twilio_call_sid": None,
             "twilio_account_sid": None,
         }
-        return CallAsk(**{**given, **changes})
+        return AdmissionRequest(**{**given, **changes})
 
     def admit(self, now: datetime = T0, **changes: Any) -> admission.Admission:
         ask = self.ask(**changes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from base.facts import PredialAsk
+from base.facts import PermissionRequest
 from base.operators import Operator
 from domain.calls import permission
 from domain.calls.admission import withdraw
@@ -28,7 +28,7 @@ class Campaign(CallCustomer):
         self.entry_point(EntryPointKind.CAMPAIGN, self.campaign_id)
 
     def permit(self, contact_id="1", now=T0, number=UK) -> Permission:
-        ask = PredialAsk(self.campaign_id, contact_id, None, None, number)
+        ask = PermissionRequest(self.campaign_id, contact_id, None, None, number)
         return self.do(lambda session: permission.permit(session, ask, now))
 
     def dialled(self, status, now=T0, number=UK, *, mark="v", **more):

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from base.enums import CallDirection, CallStatus
-from base.facts import CallAsk, CallReport, OtherReport, PredialAsk
+from base.facts import AdmissionRequest, CallReport, OtherReport, PermissionRequest
 from providers.errors import MalformedWebhook
 from providers.vapi import events as messages
 from tests.providers.vapi.support import (
@@ -267,7 +267,7 @@ def test_inbound_request_is_read_with_the_callers_number_masked():
         "call": call(("assistantId",), type="inboundPhoneCall", status="ringing"),
     }
     read = messages.call_ask_of(parsed(asked))
-    assert read == CallAsk(
+    assert read == AdmissionRequest(
         external_id=CALL,
         direction=CallDirection.INBOUND,
         assistant_id=None,
@@ -311,7 +311,7 @@ def test_invalid_parts_of_a_request_are_none():
         "customer": "x",
     }
     asked = {"type": "assistant-request", "phoneNumber": [], "customer": 5, "call": inner}
-    assert messages.call_ask_of(parsed(asked)) == CallAsk(
+    assert messages.call_ask_of(parsed(asked)) == AdmissionRequest(
         CALL, CallDirection.INBOUND, None, None, None, None, None, None
     )
 
@@ -325,15 +325,15 @@ def test_request_without_a_call_is_malformed():
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"campaignId": "c", "contact": {"id": "p"}}, PredialAsk("c", "p", None, None)),
-        ({"campaign": {"id": "c", "assistantId": "a"}}, PredialAsk("c", "", "a", None)),
+        ({"campaignId": "c", "contact": {"id": "p"}}, PermissionRequest("c", "p", None, None)),
+        ({"campaign": {"id": "c", "assistantId": "a"}}, PermissionRequest("c", "", "a", None)),
         (
             {"campaignId": "c", "assistantId": "a", "phoneNumberId": "n", "contact": []},
-            PredialAsk("c", "", "a", "n"),
+            PermissionRequest("c", "", "a", "n"),
         ),
         (
             {"campaignId": "c", "campaign": {"phoneNumberId": "n"}, "contact": {"id": 5}},
-            PredialAsk("c", "", None, "n"),
+            PermissionRequest("c", "", None, "n"),
         ),
     ],
 )

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from base.enums import CallDirection, CallStatus
-from base.facts import CallAsk, CallFacts, CallReport, OtherReport, PredialAsk
+from base.facts import AdmissionRequest, CallFacts, CallReport, OtherReport, PermissionRequest
 from providers.errors import MalformedWebhook
 from providers.vapi import events as messages
 from tests.providers.support import SAMPLES, sample
@@ -33,9 +33,9 @@ def test_every_sample_has_a_defined_report(name):
     assert 0 < len(messages.external_id_of(message)) <= 200
     assert message.sent_ms is not None
     if kind == messages.ASSISTANT_REQUEST:
-        assert isinstance(messages.call_ask_of(message), CallAsk)
+        assert isinstance(messages.call_ask_of(message), AdmissionRequest)
     elif kind == messages.PREDIAL:
-        assert isinstance(messages.predial_of(message), PredialAsk)
+        assert isinstance(messages.predial_of(message), PermissionRequest)
     elif kind not in (messages.STATUS_UPDATE, messages.END_OF_CALL_REPORT):
         assert messages.report_of(message) == OtherReport(kind)
     elif "call" in message.content:
