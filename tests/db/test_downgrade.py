@@ -196,7 +196,7 @@ def test_downgrade_is_refused_when_a_row_breaks_an_older_constraint(one_more):
 
 def test_downgrade_keeps_writers_out_between_count_and_drop(with_money, monkeypatch):
     # Given a writer that tries right after the rows of a table were counted
-    count = db.downgrade._counted
+    count = db.downgrade._count_loss
     tried = []
 
     def write(connection, subject, table, condition):
@@ -210,7 +210,7 @@ def test_downgrade_keeps_writers_out_between_count_and_drop(with_money, monkeypa
                     tried.append("kept out")
         return iter(found)
 
-    monkeypatch.setattr(db.downgrade, "_counted", write)
+    monkeypatch.setattr(db.downgrade, "_count_loss", write)
     with pytest.raises(RowsWouldBeLost):
         migrate(with_money, "0001")
     assert tried == ["kept out"]

@@ -108,7 +108,7 @@ def test_largest_body_is_accepted_and_one_byte_more_is_refused(world, start_ingr
 @each_endpoint
 def test_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch):
     # Given a sender that begins a body and then stops
-    monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "_BODY_SECONDS_MAX", 0.2)
 
     answer = ingress.raw(
         f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -124,7 +124,7 @@ def test_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch):
 @each_endpoint
 def test_slow_body_is_answered_and_its_connection_closed(ingress, path, monkeypatch):
     # Given a sender that sends slowly and did not ask to close the connection
-    monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "_BODY_SECONDS_MAX", 0.2)
     monkeypatch.setattr(protocol, "LINGER_SECONDS", 1.0)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: x\r\n"
