@@ -78,7 +78,8 @@ def wallet_block(
 ) -> BlockReason | None:
     """Return why an organization in this state may not spend; None if it may.
 
-    An operator's override of the freeze for an inactive subscription counts as active.
+    If an operator has overridden the freeze for an inactive subscription, the subscription counts
+    as active.
     """
     return _block(wallet, state, wallet_freezes.active_freezes(session, organization_id, now))
 

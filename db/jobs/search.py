@@ -71,7 +71,7 @@ class UnboundedSearch(Refused):
     def __init__(self) -> None:
         super().__init__(
             UNBOUNDED_SEARCH,
-            "among finished jobs give a time from which on, or an organization",
+            "This search would read every finished job. Give a start time or an organization.",
         )
 
 

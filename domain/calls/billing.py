@@ -95,8 +95,8 @@ FIRST_STATES = frozenset(
         State.REFUSED,
     }
 )
-#: All states. One transaction may take several steps: a call that is adopted by its final report
-#: is awaiting_report and then charged.
+#: All states. One transaction may take several steps. For example, if a call's final report is the
+#: first that Holdfast learns of it, the call is awaiting_report and then charged.
 STATES: Mapping[State, BillingState] = {
     State.HELD: BillingState(
         _UNSETTLED & ~_ENDED & ~_END_DECIDED & ~_IN_PROGRESS,
@@ -108,7 +108,7 @@ STATES: Mapping[State, BillingState] = {
     ),
     State.TALKING: BillingState(
         _UNSETTLED & ~_ENDED & ~_END_DECIDED & _IN_PROGRESS,
-        "The ticks extend its hold, or lend it the debt limit, while the conversation lasts.",
+        "Ticks extend its hold during the conversation, up to the balance and the debt limit.",
         _next_states(
             *(State.ENDING, State.AWAITING_REPORT, *_PRICED_STATES),
             *(State.TALKING_UNPAID, State.WITHDRAWN),
@@ -170,7 +170,7 @@ STATES: Mapping[State, BillingState] = {
     ),
     State.REFUSED: BillingState(
         _SETTLED & _equals(Call.settled_by, "refused"),
-        "It was refused, and nothing is held. If a conversation is reported, it is adopted.",
+        "It was refused, and nothing is held. A conversation reported later is charged.",
         _next_states(State.HELD, State.TALKING),
     ),
     State.MERGED: BillingState(

@@ -34,8 +34,9 @@ class UnpairedCall(Refused):
         super().__init__(
             UNPAIRED_CALL,
             f"Vapi has reported the call {adopted.provider_call_id}, which may be {call_id}. If it"
-            " is, commit again with its vapiCallId, and it is charged once. If it is not, name the"
-            " vapiCallId that is. If the call was never made, commit 0 seconds.",
+            " is, commit again with its vapiCallId, and it is charged once. If it is another call,"
+            " commit again with the vapiCallId of that call. If the call was never made, commit 0"
+            " seconds.",
             call=call_id,
         )
 
