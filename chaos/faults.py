@@ -15,22 +15,17 @@ from typing import Any
 
 import psycopg
 
-from base.clock import wait_until
 from chaos.clock_steps import step_clock
 from chaos.done import Act, Done
 from chaos.drills import safety_worker_stopped, send_closings_during, valkey_full, valkey_hung
-from chaos.processes import is_stopped
+from chaos.process_faults import PAST_LEASE_SECONDS, freeze, freeze_during_request, kill
 from chaos.system import INGRESSES, RELAYS, WORKERS, System
 from db.address import driver_url
 
 #: Seconds from the start to the first fault, and between two faults.
 _FIRST_SECONDS = 2.0
 _FAULT_GAP_SECONDS = (1.0, 2.6)
-#: Seconds for which a worker is frozen so that its lease ends: the longest lease has 35 s.
-_PAST_LEASE_SECONDS = 37.0
-#: Seconds within which a worker must send a request, so that the fault can freeze it.
-_REQUEST_WITHIN_SECONDS = 6.0
-#: Kinds of faults that last `_PAST_LEASE_SECONDS`.
+#: Kinds of faults that last `PAST_LEASE_SECONDS`.
 _LONG_KINDS = ("worker_frozen_past_lease", "worker_frozen_asking", "worker_frozen_changing")
 
 
@@ -52,7 +47,7 @@ def plan(seed: int, seconds: float) -> list[PlannedFault]:
     while at < seconds:
         kind = next(kinds)
         # A long fault must begin early enough to end while there is still traffic.
-        if kind not in _LONG_KINDS or at + _PAST_LEASE_SECONDS < seconds:
+        if kind not in _LONG_KINDS or at + PAST_LEASE_SECONDS < seconds:
             planned.append(PlannedFault(at, kind, f"{seed}:{len(planned)}"))
             at += chance.uniform(*_FAULT_GAP_SECONDS)
     return planned
@@ -63,90 +58,6 @@ def _shuffled_kinds(chance: Random) -> Iterator[str]:
         kinds = [kind for kind, (_, weight) in KINDS.items() for _ in range(weight)]
         chance.shuffle(kinds)
         yield from kinds
-
-
-# -- processes ------------------------------------------------------------------------------------
-
-
-def _kill(*names: str, count: int = 1) -> Act:
-    def act(system: System, chance: Random) -> Done:
-        known = [name for name in names if name in system.supervisor.names()]
-        drawn = chance.sample(known, min(count, len(known)))
-        chosen = [name for name in drawn if system.supervisor.alive(name)]
-        for name in chosen:
-            system.supervisor.kill(name, signal.SIGKILL)
-        return Done(f"SIGKILL: {', '.join(chosen) or 'none runs'}", struck=bool(chosen))
-
-    return act
-
-
-def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
-    def act(system: System, chance: Random) -> Done:
-        duration_seconds = chance.uniform(*seconds)
-        known = [name for name in names if name in system.supervisor.names()]
-        name = chance.choice(known) if known else ""
-        pid = system.supervisor.pid(name) if known else None
-        if pid is None:
-            return Done("SIGSTOP: none runs", struck=False)
-        if is_stopped(pid):
-            # The shorter of two overlapping freezes would wake the process for both.
-            return Done(f"SIGSTOP: {name} sleeps already", struck=False)
-        system.supervisor.kill(name, signal.SIGSTOP)
-
-        def undo() -> None:
-            if system.supervisor.pid(name) == pid:
-                system.supervisor.kill(name, signal.SIGCONT)
-
-        return Done(f"SIGSTOP: {name} for {duration_seconds:.1f} s", duration_seconds, undo)
-
-    return act
-
-
-def _freeze_during_request(provider: str, job: str, match: dict[str, str]) -> Act:
-    """Freeze a worker during its request, until another worker can take over its job."""
-
-    def act(system: System, _: Random) -> Done:
-        order = {"provider": provider, "kind": "hold", "match": match, "times": 1}
-        fault_id = system.control("POST", "/faults", order)["id"]
-        wait_until(
-            lambda: any(
-                fault["id"] == fault_id and fault["held"]
-                for fault in system.control("GET", "/faults")
-            ),
-            limit_seconds=_REQUEST_WITHIN_SECONDS,
-        )
-        pid = _newest_claimant_pid(system, job)
-        names = [name for name in WORKERS if pid and system.supervisor.pid(name) == pid]
-        for name in names:
-            system.supervisor.kill(name, signal.SIGSTOP)
-        system.control("POST", f"/faults/{fault_id}/release")
-        system.control("DELETE", f"/faults/{fault_id}")
-
-        def undo() -> None:
-            for name in names:
-                if system.supervisor.pid(name) == pid:
-                    system.supervisor.kill(name, signal.SIGCONT)
-
-        if not names:
-            return Done("no worker sent a request in time", struck=False)
-        return Done(
-            f"SIGSTOP: {names[0]} in its {job} for {_PAST_LEASE_SECONDS:g} s",
-            _PAST_LEASE_SECONDS,
-            undo,
-        )
-
-    return act
-
-
-def _newest_claimant_pid(system: System, job: str) -> int | None:
-    """Return the process that last claimed a job of this name and still has its lease."""
-    with psycopg.connect(driver_url(system.owner_url), autocommit=True) as owner:
-        row = owner.execute(
-            "SELECT split_part(worker, ':', 2)::int FROM jobs WHERE name = %s"
-            " AND lease_until > clock_timestamp() ORDER BY lease_until DESC LIMIT 1",
-            (job,),
-        ).fetchone()
-    return row[0] if row else None
 
 
 # -- servers --------------------------------------------------------------------------------------
@@ -242,25 +153,25 @@ _RETRY_AFTER = {"Retry-After": "1"}
 
 #: Every kind of fault: its function, and how often it occurs in one round.
 KINDS: dict[str, tuple[Act, int]] = {
-    "worker_killed": (_kill(*WORKERS), 3),
-    "workers_killed_all": (_kill(*WORKERS, count=len(WORKERS)), 1),
-    "relay_killed": (_kill(*RELAYS), 2),
-    "ingress_killed": (_kill(*INGRESSES), 2),
-    "worker_frozen": (_freeze(*WORKERS, seconds=(3, 12)), 2),
+    "worker_killed": (kill(*WORKERS), 3),
+    "workers_killed_all": (kill(*WORKERS, count=len(WORKERS)), 1),
+    "relay_killed": (kill(*RELAYS), 2),
+    "ingress_killed": (kill(*INGRESSES), 2),
+    "worker_frozen": (freeze(*WORKERS, seconds=(3, 12)), 2),
     "worker_frozen_past_lease": (
-        _freeze("safety-1", "billing-1", seconds=(_PAST_LEASE_SECONDS, _PAST_LEASE_SECONDS)),
+        freeze("safety-1", "billing-1", seconds=(PAST_LEASE_SECONDS, PAST_LEASE_SECONDS)),
         1,
     ),
     "worker_frozen_asking": (
-        _freeze_during_request("paypal", "look_at_payment", {"path_contains": "/v2/payments/"}),
+        freeze_during_request("paypal", "look_at_payment", {"path_contains": "/v2/payments/"}),
         1,
     ),
     "worker_frozen_changing": (
-        _freeze_during_request("twilio", "converge_twilio", _CHANGING_REQUESTS),
+        freeze_during_request("twilio", "converge_twilio", _CHANGING_REQUESTS),
         1,
     ),
-    "relay_frozen": (_freeze(*RELAYS, seconds=(3, 10)), 1),
-    "ingress_frozen": (_freeze(*INGRESSES, seconds=(2, 8)), 1),
+    "relay_frozen": (freeze(*RELAYS, seconds=(3, 10)), 1),
+    "ingress_frozen": (freeze(*INGRESSES, seconds=(2, 8)), 1),
     "postgres_restarted": (_restart_postgres, 1),
     "postgres_immediate": (_kill_postgres(signal.SIGQUIT), 1),
     "postgres_killed": (_kill_postgres(signal.SIGKILL), 1),

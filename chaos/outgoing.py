@@ -8,23 +8,25 @@ contradict what Vapi reported before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from base.clock import wait_until
-from base.outcomes import Refused
 from chaos.contradictions import denied_report, longer_report
-from chaos.phone_count import talked_ms
-from chaos.reports import read_record, send_report, wait_for_end
-from chaos.scene import UNANSWERED, Client, Scene, TrafficRequest
-from db.engine import clock
-from domain.calls import committing, reservations
+from chaos.outgoing_requests import (
+    KNOWN_WITHIN_SECONDS,
+    POLL_SECONDS,
+    Outgoing,
+    close_refused_reservation,
+    commit,
+    reserve,
+)
+from chaos.reports import send_report, wait_for_end
+from chaos.scene import UNANSWERED, Scene
 
 #: Threads that each process one outgoing call after another.
 _DIALLERS = 4
@@ -40,47 +42,10 @@ _DOUBLED_REPORT_SHARE = 0.2
 #: conversation.
 _LONGER_SHARE = 0.25
 _DENIED_SHARE = 0.25
-#: Seconds in which the product must know a fact. After that the traffic continues without it.
-_KNOWN_WITHIN_SECONDS = 20.0
-_POLL_SECONDS = 0.4
-
 #: How a call is paired. dial_first: the backend dials before it reserves. reserve_again: a second
 #: reservation pairs it. token: the call carries our metadata. late: the backend names Vapi's ID
 #: only after Vapi has reported the call.
 WAYS = ("dial_first", "reserve_again", "token", "late")
-
-
-@dataclass
-class Outgoing:
-    """One outgoing call: its choices, and what is known of it so far."""
-
-    client: Client
-    call_id: str
-    way: str
-    #: "": reports agree; "longer" or "denied": see the shares above.
-    contradiction: str
-    #: The step that pairs a late call: "talking", "reserve" or "commit".
-    pairs_by: str
-    is_committed: bool
-    #: Its last four digits are unique, so that unpaired calls can be distinguished.
-    number: str
-    seconds: int
-    talk_seconds: float
-    report_seconds: float
-    commit_seconds: float
-    doubles: bool
-    token: str = ""
-    vapi_id: str = ""
-    #: Vapi's record of the call, as the sandbox shows it.
-    record: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def request(self) -> TrafficRequest:
-        """The request of the backend under this call's ID.
-
-        The amount is 0, because the price is unknown before the call's end.
-        """
-        return (self.client.organization_id, self.call_id, 0)
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -131,17 +96,17 @@ def _run_call(scene: Scene, call: Outgoing) -> None:
     """Run one call from its reservation to its end, its commit and its last report."""
     if call.way == "dial_first":
         _dial(scene, call)
-    is_reserved = _send_until_answered(scene, call, "book", _reserve)
+    is_reserved = _send_until_answered(scene, call, "book", reserve)
     if not call.vapi_id:
         if not is_reserved:
             return
         _dial(scene, call)
     if is_reserved and call.way == "reserve_again":
-        _send_until_answered(scene, call, "pair", _reserve)
+        _send_until_answered(scene, call, "pair", reserve)
     if is_reserved and call.way == "late" and call.pairs_by == "talking":
         # Any report makes the call known; the call may have ended by then.
         _wait_until_known(scene, call, "true")
-        _send_until_answered(scene, call, "pair", _reserve)
+        _send_until_answered(scene, call, "pair", reserve)
     _end(scene, call)
     if not is_reserved:
         # The backend lets the call go on without a hold. Only Vapi's report shows its cost, so the
@@ -152,9 +117,9 @@ def _run_call(scene: Scene, call: Outgoing) -> None:
     if call.way == "late" and call.pairs_by != "talking":
         time.sleep(call.report_seconds)
     if call.way == "late" and call.pairs_by == "reserve":
-        _send_until_answered(scene, call, "pair", _reserve)
+        _send_until_answered(scene, call, "pair", reserve)
     if call.is_committed:
-        _send_until_answered(scene, call, "bill", _commit)
+        _send_until_answered(scene, call, "bill", commit)
     if call.contradiction == "longer" and _wait_until_known(scene, call, "settled_at IS NOT NULL"):
         _contradict(scene, call, "longer", longer_report(call.record))
 
@@ -167,7 +132,7 @@ def _send_until_answered(
     If a reservation was refused but may have taken effect, it is committed with nothing later.
     """
     give_back = (
-        ("give_back", partial(_close_refused_reservation, scene, call)) if kind == "book" else None
+        ("give_back", partial(close_refused_reservation, scene, call)) if kind == "book" else None
     )
     return "OK" in scene.ask(kind, [call.request], partial(act, scene, call), give_back)
 
@@ -216,82 +181,6 @@ def _end(scene: Scene, call: Outgoing) -> None:
         _contradict(scene, call, "denied", denied_report(call.record))
 
 
-# -- the backend's requests -------------------------------------------------------------------
-
-
-def _reserve(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> list[str]:
-    def reserve(session: Session) -> tuple[str, str]:
-        reserved = reservations.reserve_for_call(
-            session,
-            call.client.organization_id,
-            call_id=call.call_id,
-            # A call has no ID before it is dialled.
-            provider_call_id=call.vapi_id or None,
-            estimated_seconds=call.seconds,
-            number=call.number,
-            now=clock(session),
-        )
-        return reserved.outcome.outcome, reserved.pairing_token
-
-    outcome, token = scene.database.run(reserve)
-    call.token = token or call.token
-    return [outcome]
-
-
-def _commit(scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]) -> list[str]:
-    """Commit Vapi's duration without Vapi's ID, and again with the ID if needed.
-
-    A late call is committed twice whatever the first answer is. If no report was known yet, the
-    first commit charges the call and the second one pairs it.
-    """
-    ms = talked_ms(call.record)
-    vapi_id = None
-    outcome = _commit_once(scene, call, ms, None)
-    if call.way == "late" or outcome == "UNPAIRED_CALL":
-        vapi_id = call.vapi_id
-        outcome = _commit_once(scene, call, ms, vapi_id)
-    end = time.monotonic() + _KNOWN_WITHIN_SECONDS
-    while outcome == "CALL_IN_PROGRESS" and time.monotonic() < end:
-        time.sleep(_POLL_SECONDS)
-        outcome = _commit_once(scene, call, ms, vapi_id)
-    return [outcome]
-
-
-def _close_refused_reservation(
-    scene: Scene, call: Outgoing, _: Sequence[TrafficRequest]
-) -> list[str]:
-    """Close a reservation that took effect although its response was a refusal.
-
-    Commit zero if the call was not dialled, otherwise its duration.
-    """
-    if call.vapi_id:
-        return [
-            _commit_once(
-                scene, call, talked_ms(read_record(scene.deliveries, call.vapi_id)), call.vapi_id
-            )
-        ]
-    return [_commit_once(scene, call, 0, None)]
-
-
-def _commit_once(scene: Scene, call: Outgoing, duration_ms: int, vapi_id: str | None) -> str:
-    def commit(session: Session) -> str:
-        try:
-            committed = committing.commit_for_call(
-                session,
-                call.client.organization_id,
-                call_id=call.call_id,
-                duration_ms=duration_ms,
-                provider_call_id=vapi_id,
-                now=clock(session),
-            )
-        except Refused as error:
-            # As in the API: the pairing remains although the commit is refused.
-            return error.code
-        return committed.outcome.outcome
-
-    return scene.database.run(commit)
-
-
 # -- contradicting reports --------------------------------------------------------------------
 
 
@@ -319,4 +208,4 @@ def _wait_until_known(scene: Scene, call: Outgoing, condition: str) -> bool:
         except UNANSWERED:
             return False
 
-    return wait_until(is_known, limit_seconds=_KNOWN_WITHIN_SECONDS, every_seconds=_POLL_SECONDS)
+    return wait_until(is_known, limit_seconds=KNOWN_WITHIN_SECONDS, every_seconds=POLL_SECONDS)

@@ -255,9 +255,9 @@ def release_lease(
 ) -> bool:
     """Give the lease back; return whether a lost request may still change the state.
 
-    `read_seconds_ago`: when the last read began. If a lost request could still take effect after
-    that moment, no read has shown its effect. `unsure_seconds`: how long a lost request of ours may
-    still take effect. `problem`: the code of a problem that a person must solve.
+    `read_seconds_ago`: age of the last read. A lost request may change the state after that read,
+    unless its time was over before. `unsure_seconds`: how much longer a lost request may change the
+    state; None if no request was lost. `problem`: the code of a problem that a person must solve.
     """
     row = session.execute(
         text(

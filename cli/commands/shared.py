@@ -65,7 +65,7 @@ def permission(block: BlockReason | None) -> dict[str, Any]:
 def open_database() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]:
     """Provide a function that runs fn(session, now) in a transaction of its own.
 
-    If DATABASE_URL is not set, the database is the embedded one that `holdfast up` runs.
+    Without DATABASE_URL, connect to the embedded database of `holdfast up`.
     """
     with clear_errors():
         url, redis_url = addresses()

@@ -32,7 +32,7 @@ from providers.paypal.envelope import read_envelope
 #: PayPal retries a delivery for three days. It does not document whether the retries get a new
 #: time. One hour is added as a margin.
 TRANSMISSION_AGE_MAX = timedelta(days=3, hours=1)
-#: The most time by which PayPal's clock may be ahead of ours.
+#: Largest accepted difference by which PayPal's clock is ahead of ours.
 TRANSMISSION_AHEAD_MAX = timedelta(hours=1)
 
 #: The only algorithm that real deliveries use, and the only one that is accepted.

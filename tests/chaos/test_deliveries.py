@@ -12,7 +12,7 @@ from typing import Any
 from base.clock import wait_until
 from chaos import payments
 from chaos.journal import read_journal
-from chaos.scene import Scene
+from tests.chaos.scenes import make_scene
 
 
 class SlowControl(ThreadingHTTPServer):
@@ -62,24 +62,8 @@ def slow_control() -> Iterator[SlowControl]:
 def test_event_is_delivered_when_it_is_queued_after_the_stop(urls, tmp_path):
     # Given a thread that is making a payment at the moment at which the traffic stops
     with slow_control() as control:
-        client = {
-            "organization_id": "org_1",
-            "hot": True,
-            "poor": False,
-            "subscription_id": "I-1",
-            "number_id": "n",
-        }
-        scene = Scene(
-            {
-                "seed": 1,
-                "holds": False,
-                "clients": [client],
-                "journal": str(tmp_path / "journal"),
-                "database_url": urls.app_url,
-                "redis_url": urls.redis_url,
-                "control_url": f"http://127.0.0.1:{control.server_port}",
-            }
-        )
+        control_url = f"http://127.0.0.1:{control.server_port}"
+        scene = make_scene(urls, tmp_path, control_url, holds=False)
         threads = [
             threading.Thread(target=work, daemon=True) for _, work in payments.threads(scene)
         ]

@@ -37,7 +37,7 @@ def nothing_broken(_system, _chance):
 def supervisor():
     """Two safety workers that do nothing."""
     workers = Supervisor()
-    argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    argv = [sys.executable, "-c", "import signal; signal.pause()"]
     for name in ("safety-1", "safety-2"):
         workers.start(ChildProcess(name, argv, dict(os.environ)))
         assert wait_until(lambda name=name: workers.alive(name), limit_seconds=10)

@@ -21,7 +21,7 @@ def test_away_lists_a_dead_process_and_a_mute_ingress(tmp_path):
         closed.bind(("127.0.0.1", 0))
         system.ports = [port, closed.getsockname()[1]]
         try:
-            for name, code in (("safety-1", "import time; time.sleep(600)"), ("safety-2", "1/0")):
+            for name, code in (("safety-1", "import signal; signal.pause()"), ("safety-2", "1/0")):
                 argv = [sys.executable, "-c", code]
                 system.supervisor.start(ChildProcess(name, argv, dict(os.environ)))
             # Then the second worker and the second ingress are reported as down, except while the

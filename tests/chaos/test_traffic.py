@@ -6,31 +6,14 @@ import pytest
 
 from base.clock import wait_until
 from chaos.run import traffic_problems
-from chaos.scene import Scene
 from chaos.traffic import start_threads
+from tests.chaos.scenes import make_scene
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_dead_traffic_thread_is_reported(urls, tmp_path):
     # Given traffic whose payments, calls and changes cannot reach the sandbox
-    client = {
-        "organization_id": "org_none",
-        "hot": True,
-        "poor": False,
-        "subscription_id": "I-1",
-        "number_id": "n",
-    }
-    scene = Scene(
-        {
-            "seed": 1,
-            "holds": True,
-            "clients": [client],
-            "journal": str(tmp_path / "journal"),
-            "database_url": urls.app_url,
-            "redis_url": urls.redis_url,
-            "control_url": "http://127.0.0.1:1/_control",
-        }
-    )
+    scene = make_scene(urls, tmp_path, "http://127.0.0.1:1/_control", holds=True)
     # When it runs for a moment, and is stopped
     threads = start_threads(scene)
     assert wait_until(lambda: len(scene.died) >= 3, limit_seconds=20)

@@ -394,5 +394,5 @@ def test_control_names_each_wrong_field(sandbox):
         "POST", "/paypal/captures", {"organisation_id": "x", "value": 1.5}, 422
     )
     assert {one["field"] for one in answer["fields"]} >= {"organization_id", "organisation_id"}
-    unknown_event = {"event_type": "BILLING.SUBSCRIPTION.EXPIRED", "resource_id": "I-NOBODY"}
+    unknown_event = {"event_type": "BILLING.SUBSCRIPTION.EXPIRED", "resource_id": "I-UNKNOWN"}
     sandbox.control("POST", "/paypal/events", unknown_event, 404)

@@ -122,8 +122,9 @@ class World:
     def customer(self, *, micros: int = 50_000_000) -> Customer:
         """Make a customer that may spend, with its subaccounts active at Twilio.
 
-        It is a copy of one that the run has made before and that is not in the database, if there
-        is one and no job waits.
+        The first customer is made with jobs. Later ones are copies of customers that the run has
+        made in other databases. If a job waits, no copy is used, because making the customer runs
+        that job.
         """
         present = organizations_of(self.owner_url)
         if present is None:

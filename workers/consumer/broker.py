@@ -1,7 +1,7 @@
 """Dramatiq's broker for messages that are only notifications of jobs.
 
-Every message is acknowledged, also one that Dramatiq rejects, so no message goes into Dramatiq's
-dead-letter set. The job's row records what is still to be done.
+The broker acknowledges every message, even if Dramatiq rejects it. Dramatiq's dead-letter set
+therefore stays empty. The job's row records whether the work is done.
 """
 
 from __future__ import annotations

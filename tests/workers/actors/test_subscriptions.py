@@ -70,7 +70,7 @@ def test_refresh_of_an_active_subscription_allows_spending(world):
 
 
 def test_subscription_that_the_provider_does_not_know_is_refreshed_again(world):
-    assert run(world, stage_refresh(world, "I-NOBODYKNOWS1")) == "failed"
+    assert run(world, stage_refresh(world, "I-UNKNOWN00001")) == "failed"
     assert world.read(Subscription) == []
 
 
