@@ -1,4 +1,4 @@
-"""An organization with one phone number, and what a scene reads about the calls to it."""
+"""An organization with one phone number, and what a scene reads about its calls."""
 
 from __future__ import annotations
 
